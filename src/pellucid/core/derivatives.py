@@ -1,0 +1,241 @@
+"""The exact derivative of one recorded operation: what a gradient at its outputs sends to its inputs.
+
+Frequent operations call torch's own backward functions on the recorded values, so that nothing is
+computed twice; every other operation is run once more under autograd. Both give the same numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.core.storages import WriteView
+from pellucid.core.trace import Node, Value, tensors_in
+
+Grads = list[Tensor | None]
+Derivative = Callable[[Node, Tensor], "Grads | None"]
+aten = torch.ops.aten
+
+_TABLE: dict[str, Derivative] = {}
+
+
+def exact(node: Node, grads: Grads) -> Grads:
+    """`∂L/∂input = Σ ∂L/∂output · ∂output/∂input`, one entry per `node.inputs`."""
+    short = _TABLE.get(node.base)
+    if short is not None and grads[0] is not None and all(g is None for g in grads[1:]):
+        found = short(node, grads[0])
+        if found is not None:
+            return found
+    return by_autograd(node, grads)
+
+
+def by_autograd(node: Node, grads: Grads) -> Grads:
+    """Torch's derivative of this one operation, on detached copies of its recorded inputs."""
+    leaves = {v: v.data.detach().requires_grad_(v.differentiable) for v in node.inputs}
+    with torch.enable_grad():
+        out = node.run(leaves)
+        results = [out] if isinstance(out, Tensor) else list(out)
+        pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None and isinstance(r, Tensor) and r.requires_grad]
+        wanted = [v for v in leaves if v.differentiable]
+        if not pairs or not wanted:
+            return [None] * len(node.inputs)
+        outputs, arriving = zip(*pairs, strict=True)
+        found = torch.autograd.grad(outputs, [leaves[v] for v in wanted], arriving, allow_unused=True)
+    by_value = dict(zip(wanted, found, strict=True))
+    return _once(node.inputs, by_value)
+
+
+def _once(inputs: list[Value], by_value: dict[Value, Tensor | None]) -> Grads:
+    """An input that appears twice gets its whole gradient at its first place."""
+    return [by_value.pop(v, None) for v in inputs]
+
+
+def _derivative(*names: str) -> Callable[[Derivative], Derivative]:
+    def register(function: Derivative) -> Derivative:
+        _TABLE.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def _argument(node: Node, name: str, default: Any = None) -> Any:
+    """An argument of an ATen operation by its name in the schema."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    for place, argument in enumerate(node.op._schema.arguments):
+        if argument.name == name:
+            return node.args[place] if place < len(node.args) else argument.default_value
+    return default
+
+
+def _only_first(node: Node) -> bool:
+    """Whether the first argument is the only recorded one."""
+    return len(node.inputs) == 1 and node.args[0] is node.inputs[0]
+
+
+def _tuple(value: Any, length: int) -> list[int]:
+    """Sizes as a list: `1`, `[1]` and `[1, 1]` all mean the same."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * length if len(values) == 1 else values
+
+
+@_derivative("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution", "_convolution")
+def _convolution(node: Node, grad: Tensor) -> Grads | None:
+    weight, padding = _argument(node, "weight"), _argument(node, "padding")
+    x = node.inputs[0].data
+    axes = weight.dim() - 2 if isinstance(weight, Tensor) else 0
+    if not _only_first(node) or isinstance(padding, str) or x.dim() != axes + 2:
+        return None
+    sizes = [_tuple(_argument(node, name), axes) for name in ("stride", "padding", "dilation")]
+    transposed = node.base.startswith("conv_transpose") or bool(_argument(node, "transposed", False))
+    extra = _tuple(_argument(node, "output_padding", 0), axes)
+    stride, padding, dilation = sizes
+    back = aten.convolution_backward(
+        grad, x, weight, None, stride, padding, dilation, transposed, extra, _argument(node, "groups"), [True, False, False]
+    )
+    return [back[0]]
+
+
+@_derivative("linear")
+def _linear(node: Node, grad: Tensor) -> Grads | None:
+    return [torch.matmul(grad, node.args[1])] if _only_first(node) else None
+
+
+@_derivative("batch_norm")
+def _batch_norm(node: Node, grad: Tensor) -> Grads | None:
+    if not _only_first(node) or _argument(node, "running_var") is None:
+        return None
+    scale = node.memo.get("scale")
+    if scale is None:
+        weight, variance = _argument(node, "weight"), _argument(node, "running_var")
+        scale = torch.rsqrt(variance + _argument(node, "eps"))
+        scale = node.memo["scale"] = (scale if weight is None else scale * weight).view(1, -1, *[1] * (grad.dim() - 2))
+    return [grad * scale.to(grad.dtype)]
+
+
+@_derivative("relu")
+def _relu(node: Node, grad: Tensor) -> Grads:
+    return [aten.threshold_backward(grad, node.output.data, 0)]
+
+
+@_derivative("hardtanh")
+def _hardtanh(node: Node, grad: Tensor) -> Grads:
+    return [aten.hardtanh_backward(grad, node.inputs[0].data, _argument(node, "min_val"), _argument(node, "max_val"))]
+
+
+@_derivative("relu6")
+def _relu6(node: Node, grad: Tensor) -> Grads:
+    return [aten.hardtanh_backward(grad, node.inputs[0].data, 0.0, 6.0)]
+
+
+@_derivative("leaky_relu")
+def _leaky_relu(node: Node, grad: Tensor) -> Grads:
+    return [aten.leaky_relu_backward(grad, node.inputs[0].data, _argument(node, "negative_slope"), False)]
+
+
+@_derivative("silu", "hardswish", "hardsigmoid")
+def _by_input(node: Node, grad: Tensor) -> Grads:
+    return [getattr(aten, f"{node.base}_backward")(grad, node.inputs[0].data)]
+
+
+@_derivative("gelu")
+def _gelu(node: Node, grad: Tensor) -> Grads:
+    return [aten.gelu_backward(grad, node.inputs[0].data, approximate=_argument(node, "approximate"))]
+
+
+@_derivative("sigmoid", "tanh")
+def _by_output(node: Node, grad: Tensor) -> Grads:
+    return [getattr(aten, f"{node.base}_backward")(grad, node.output.data)]
+
+
+@_derivative("add", "sub")
+def _sum(node: Node, grad: Tensor) -> Grads:
+    alpha = _argument(node, "alpha", 1)
+    second = alpha if node.base == "add" else -alpha
+    signs = [1 if node.args[0] is v else second for v in node.inputs]
+    if len(node.inputs) == 2 and node.inputs[0] is node.inputs[1]:
+        signs = [1, second]
+    return [_fit(grad if s == 1 else grad * s, v) for s, v in zip(signs, node.inputs, strict=True)]
+
+
+@_derivative("mul")
+def _product(node: Node, grad: Tensor) -> Grads:
+    if len(node.inputs) == 2:
+        a, b = node.inputs
+        return [_fit(grad * b.data, a), _fit(grad * a.data, b)]
+    other = node.args[1] if node.args[0] is node.inputs[0] else node.args[0]
+    return [_fit(grad * other, node.inputs[0])]
+
+
+@_derivative("div")
+def _quotient(node: Node, grad: Tensor) -> Grads | None:
+    if not _only_first(node) or _argument(node, "rounding_mode") is not None:
+        return None
+    return [_fit(grad / node.args[1], node.inputs[0])]
+
+
+def _fit(grad: Tensor, value: Value) -> Tensor | None:
+    """A gradient summed over broadcast axes, in the dtype of the value; None where it can't flow."""
+    if not value.differentiable:
+        return None
+    grad = grad if grad.shape == value.data.shape else grad.sum_to_size(value.data.shape)
+    return grad.to(value.data.dtype)
+
+
+@_derivative("cat", "concat", "concatenate")
+def _concatenate(node: Node, grad: Tensor) -> Grads | None:
+    parts, axis = node.args[0], _argument(node, "dim", 0)
+    if any(p.data.dim() != grad.dim() if isinstance(p, Value) else p.dim() != grad.dim() for p in parts):
+        return None
+    sizes = [(p.data if isinstance(p, Value) else p).shape[axis] for p in parts]
+    pieces = grad.split(sizes, axis)
+    return [_fit(piece, p) for p, piece in zip(parts, pieces, strict=True) if isinstance(p, Value)]
+
+
+@_derivative("max_pool2d")
+def _max_pool2d(node: Node, grad: Tensor) -> Grads:
+    x = node.inputs[0].data
+    window = [_argument(node, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
+    if "winners" not in node.memo:
+        node.memo["winners"] = aten.max_pool2d_with_indices(x, *window)[1]
+    return [aten.max_pool2d_with_indices_backward(grad, x, *window, node.memo["winners"])]
+
+
+@_derivative("adaptive_avg_pool2d")
+def _global_average(node: Node, grad: Tensor) -> Grads | None:
+    x = node.inputs[0].data
+    if grad.shape[-2:] != (1, 1):
+        return [aten._adaptive_avg_pool2d_backward(grad, x)]
+    return [(grad / (x.shape[-1] * x.shape[-2])).expand_as(x)]
+
+
+@_derivative("view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
+def _reshape(node: Node, grad: Tensor) -> Grads | None:
+    return [grad.reshape(node.inputs[0].data.shape)] if _only_first(node) else None
+
+
+@_derivative("dropout", "clone", "contiguous", "alias")
+def _identity(node: Node, grad: Tensor) -> Grads:
+    return [grad]
+
+
+@_derivative("detach")
+def _stop(node: Node, grad: Tensor) -> Grads:
+    return [None]
+
+
+@_derivative("write")
+def _write(node: Node, grad: Tensor) -> Grads | None:
+    return list(node.op.derivative(grad)) if isinstance(node.op, WriteView) and len(node.inputs) == 2 else None
+
+
+def gradient_at(scores: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`∂ Σ function(scores) / ∂ scores`, the seed that starts a walk."""
+    leaf = scores.detach().requires_grad_()
+    with torch.enable_grad():
+        value = function(leaf)
+        total = sum(t.sum() for t in tensors_in(value))
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return torch.zeros_like(scores)
+        return torch.autograd.grad(total, leaf)[0]

@@ -1,0 +1,91 @@
+"""Which module is running: paths, call numbers and outputs, without a hook on any of the user's modules."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as global_hooks
+
+from pellucid.core.trace import Value, tensors_in
+
+if TYPE_CHECKING:
+    from pellucid.core.recorder import Recorder
+
+
+class ModuleWatch:
+    """Follows the calls of a module tree through torch's process-wide hooks, on this thread only."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self._paths = {id(m): name for name, m in root.named_modules()}
+        self.kinds = {name: type(m).__name__ for name, m in root.named_modules()}
+        self.root = root
+        self.outputs: dict[str, list[tuple[Value, ...]]] = {}
+        self.last = ""
+        self._stack: list[tuple[str, int]] = [("", 0)]
+        self._calls: Counter[str] = Counter()
+        self._thread = threading.get_ident()
+
+    @property
+    def path(self) -> str:
+        """Module path of the innermost call that is running."""
+        return self._stack[-1][0]
+
+    @property
+    def call(self) -> int:
+        """Number of that call, 0 for the first."""
+        return self._stack[-1][1]
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        path = self._paths.get(id(module)) if threading.get_ident() == self._thread else None
+        if path is None:
+            return
+        self._stack.append((path, self._calls[path]))
+        self._calls[path] += 1
+        self.last = path or self.last
+
+    @contextmanager
+    def listening(self, recorder: "Recorder") -> Iterator[None]:
+        """Listen while the block runs; the outputs of each call are kept as recorded values."""
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            path = self._paths.get(id(module)) if threading.get_ident() == self._thread else None
+            if path is None:
+                return
+            self._stack.pop()
+            if path:
+                values = tuple(v for t in tensors_in(output) if (v := recorder.look(t)) is not None)
+                self.outputs.setdefault(path, []).append(values)
+
+        handles = [
+            global_hooks.register_module_forward_pre_hook(self._enter),
+            global_hooks.register_module_forward_hook(leave),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def function_names(recorder: "Recorder") -> Iterator[None]:
+    """While the block runs, tell the recorder which custom `autograd.Function` an operation runs inside."""
+    kind = torch.autograd.Function
+    original = kind.__dict__["apply"]
+
+    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+        outer, recorder.function = recorder.function, cls.__name__
+        try:
+            return original.__func__(cls, *args, **kwargs)
+        finally:
+            recorder.function = outer
+
+    setattr(kind, "apply", classmethod(apply))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(kind, "apply", original)  # noqa: B010

@@ -1,0 +1,54 @@
+"""The promise that a model comes back bit-equal, also after an exception."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.core.storages import whole_storage
+
+
+class Preserver:
+    """Remembers what a forward pass may change in a module, and puts it back.
+
+    Registered tensors are copied only when something is about to write into them; the tables of
+    buffers and parameters, training flags and the random state are noted at once.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tables = [(m, dict(m._buffers), dict(m._parameters), m.training) for m in module.modules()]
+        self._saved: dict[int, tuple[Tensor, Tensor]] = {}
+        self._random = torch.get_rng_state()
+        started = torch.cuda.is_available() and torch.cuda.is_initialized()
+        self._device_random = torch.cuda.get_rng_state_all() if started else []
+
+    def before_write(self, tensor: Tensor) -> None:
+        """Copy the storage behind a tensor that existed before and is about to be changed."""
+        key = tensor.untyped_storage()._cdata
+        if key not in self._saved:
+            whole = whole_storage(tensor)
+            self._saved[key] = (whole, whole.clone())
+
+    def restore(self) -> None:
+        for whole, copy in self._saved.values():
+            whole.copy_(copy)
+        for module, buffers, parameters, training in self._tables:
+            for table, before in ((module._buffers, buffers), (module._parameters, parameters)):
+                if any(table.get(k) is not v for k, v in before.items()) or len(table) != len(before):
+                    table.clear()
+                    table.update(before)
+            module.training = training
+        torch.set_rng_state(self._random)
+        if self._device_random:
+            torch.cuda.set_rng_state_all(self._device_random)
+
+
+@contextmanager
+def preserved(module: nn.Module) -> Iterator[Preserver]:
+    """Run a block with `module`; afterwards its tensors, modes and the random state are as before."""
+    preserver = Preserver(module)
+    try:
+        yield preserver
+    finally:
+        preserver.restore()

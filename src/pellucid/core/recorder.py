@@ -1,0 +1,258 @@
+"""The dispatch mode that writes the list down."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pellucid.core.errors import TraceError
+from pellucid.core.modules import ModuleWatch
+from pellucid.core.operations import KIND_OF, base_name
+from pellucid.core.preserve import Preserver
+from pellucid.core.storages import Geometry, ReadView, StorageRecord, WriteView, whole_storage
+from pellucid.core.trace import Node, Value, substitute
+
+
+@lru_cache(maxsize=4096)
+def _written(func: Any) -> tuple[str, ...]:
+    """Names of the arguments that an operation writes into."""
+    return tuple(a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+
+
+@lru_cache(maxsize=4096)
+def _names(func: Any) -> tuple[str, ...]:
+    return tuple(a.name for a in func._schema.arguments)
+
+
+@lru_cache(maxsize=4096)
+def _taken_apart(func: Any) -> bool:
+    """Composites outside the vocabulary are recorded as the parts they are made of."""
+    name = base_name(func.overloadpacket.__name__)
+    return name not in KIND_OF and not _written(func) and func._can_decompose()
+
+
+def _flags(func: Any) -> tuple[str, ...]:
+    return tuple(n for n in _names(func) if n in ("train", "training"))
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps what happens to tensors that come from the inputs; all other work just runs."""
+
+    def __init__(self, inputs: list[Value], watch: ModuleWatch, preserver: Preserver) -> None:
+        super().__init__()
+        self.inputs, self.watch, self.preserver = inputs, watch, preserver
+        self.nodes: list[Node] = []
+        self.notes: list[str] = []
+        self.strangers: dict[int, str] = {}
+        self.function: str | None = None
+        self._bound: dict[int, tuple[Tensor, int, Value]] = {}
+        self._storages: dict[int, StorageRecord] = {}
+        self._made: dict[int, Tensor] = {}
+        registered = (*watch.root.parameters(), *watch.root.buffers())
+        self._registered = {_key(t) for t in registered if t.layout == torch.strided and not _lazy(t)}
+        for value in inputs:
+            self._bind(value.data, value)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _taken_apart(func):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        written = _written(func)
+        if written:
+            return self._write(func, written, args, kwargs)
+        values: list[Value] = []
+        recorded, named = self._recorded(args, values), self._recorded(kwargs, values)
+        if not values:
+            return self._untraced(func(*args, **kwargs))
+        self._refuse_train_mode(func, args, kwargs)
+        out = func(*args, **kwargs)
+        return self._emit(func, recorded, named, values, out)
+
+    def look(self, tensor: Tensor) -> Value | None:
+        """The value that a tensor stands for now, or None where it does not come from the inputs."""
+        storage = self._storages.get(_key(tensor))
+        if storage is None:
+            return None
+        bound = self._bound.get(id(tensor))
+        if bound is not None and bound[1] == storage.version:
+            return bound[2]
+        if not storage.covers(tensor):
+            raise TraceError(f'layer "{self.watch.path}" writes into part of a tensor and reads another part; use a copy')
+        view = ReadView(storage.geometry, Geometry.of(tensor))
+        return self._append(view, "as_strided", (storage.root,), {}, [storage.root], [tensor])[0]
+
+    def release(self) -> None:
+        """Forget the bookkeeping; the recorded values stay."""
+        self._bound.clear()
+        self._storages.clear()
+        self._made.clear()
+
+    def _recorded(self, item: Any, values: list[Value]) -> Any:
+        """Arguments with recorded tensors replaced by their values, which are collected in order."""
+
+        def swap(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            value = self.look(leaf)
+            if value is None:
+                self._note_stranger(leaf)
+                return leaf
+            values.append(value)
+            return value
+
+        return {k: substitute(v, swap) for k, v in item.items()} if isinstance(item, dict) else substitute(item, swap)
+
+    def _untraced(self, out: Any) -> Any:
+        """Constants made during the recording, so that they are not taken for strangers."""
+
+        def keep(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+                self._made[_key(leaf)] = leaf
+            return leaf
+
+        substitute(out, keep)
+        return out
+
+    def _note_stranger(self, tensor: Tensor) -> None:
+        key = _key(tensor)
+        known = key in self._made or key in self._registered or key in self.strangers
+        if known or tensor.numel() < 2 or not tensor.is_floating_point():
+            return
+        if not self.strangers:
+            self._registered |= {_key(t) for m in self.watch.root.modules() for t in _loose_tensors(vars(m))}
+        if key not in self._registered:
+            where = self.watch.path or "the network's forward"
+            self.strangers[key] = f"a tensor of shape {tuple(tensor.shape)} from outside entered at {where}; it counts as a constant"
+
+    def _emit(self, func: Any, args: Any, kwargs: Any, values: list[Value], out: Any) -> Any:
+        outs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, (tuple, list)) else []
+        tensors = [t if isinstance(t, Tensor) else None for t in outs]
+        if tensors and all(t is not None and self._is_current(t) for t in tensors):
+            return out
+        if any(t is not None and t.is_complex() for t in tensors):
+            raise TraceError(
+                f'layer "{self.watch.path}" makes complex numbers ({func}); complex networks are not supported, '
+                "use a real-valued form of it"
+            )
+        if torch.Tag.nondeterministic_seeded in func.tags and not _flags(func):
+            self.notes.append(f"{func} in {self.watch.path or 'the network'} is random: the map belongs to this one draw")
+        if any(t is not None for t in tensors):
+            self._append(func, func.overloadpacket.__name__, args, kwargs, values, tensors)
+        return out
+
+    def _append(
+        self, op: Any, name: str, args: Any, kwargs: Any, values: list[Value], tensors: list[Tensor | None]
+    ) -> list[Value]:
+        watch = self.watch
+        node = Node(
+            op, name, tuple(args), kwargs, values, [], watch.path, watch.call, len(self.nodes), function=self.function
+        )
+        self.nodes.append(node)
+        node.outputs = [None if t is None else Value(t, node) for t in tensors]
+        for tensor, value in zip(tensors, node.outputs, strict=True):
+            if tensor is not None and value is not None:
+                self._bind(tensor, value)
+        return [v for v in node.outputs if v is not None]
+
+    def _bind(self, tensor: Tensor, value: Value) -> None:
+        storage = self._storages.setdefault(_key(tensor), StorageRecord(value, tensor))
+        storage.aliases.append(value)
+        self._bound[id(tensor)] = (tensor, storage.version, value)
+
+    def _is_current(self, tensor: Tensor) -> bool:
+        bound, storage = self._bound.get(id(tensor)), self._storages.get(_key(tensor))
+        return bound is not None and storage is not None and bound[1] == storage.version
+
+    def _write(self, func: Any, written: tuple[str, ...], args: Any, kwargs: Any) -> Any:
+        """An in-place operation: a new version of the memory that it writes into."""
+        names = _names(func)
+        targets = [args[names.index(n)] if names.index(n) < len(args) else kwargs.get(n) for n in written]
+        traced = any(_key(t) in self._storages for t in _flat((args, kwargs)))
+        for target in _flat(targets):
+            if _key(target) not in self._made and _key(target) not in self._storages:
+                self.preserver.before_write(target)
+        if not traced:
+            return self._untraced(func(*args, **kwargs))
+        if len(targets) != 1 or not isinstance(targets[0], Tensor):
+            raise TraceError(f'{func} in layer "{self.watch.path}" writes into several tensors at once; write one after the other')
+        self._refuse_train_mode(func, args, kwargs)
+        if written[0] == "out":
+            return self._write_out(func, args, kwargs, targets[0])
+        return self._write_into(func, args, kwargs, targets[0], names.index(written[0]))
+
+    def _write_out(self, func: Any, args: Any, kwargs: Any, target: Tensor) -> Any:
+        """`op(…, out=target)`: the plain operation, then a copy into the target."""
+        packet = func.overloadpacket
+        wanted = tuple(n for n in _names(func) if n != "out")
+        for overload in packet.overloads():
+            plain = getattr(packet, overload)
+            if _names(plain) == wanted:
+                with self:
+                    return target.copy_(plain(*args, **{k: v for k, v in kwargs.items() if k != "out"}))
+        raise TraceError(f'{func} in layer "{self.watch.path}" writes into out=; use its returned value instead')
+
+    def _write_into(self, func: Any, args: Any, kwargs: Any, target: Tensor, place: int) -> Any:
+        key = _key(target)
+        if key not in self._storages:
+            flat = whole_storage(target)
+            self._storages[key] = StorageRecord(Value(flat), flat)
+            self._storages[key].aliases.append(self._storages[key].root)
+        storage = self._storages[key]
+        values: list[Value] = []
+        recorded, named = self._recorded(args, values), self._recorded(kwargs, values)
+        geometry, part = storage.geometry, Geometry.of(target)
+        storage.move_aliases_to_copy()
+        out = func(*args, **kwargs)
+        storage.version += 1
+        new = self._append(func, func.overloadpacket.__name__, recorded, named, values, [target])[0]
+        self.nodes[-1].mutates = place
+        if part == geometry:
+            storage.root = new
+        else:
+            whole = [storage.root, new]
+            storage.root = self._append(WriteView(geometry, part), "write", tuple(whole), {}, whole, [storage.tensor])[0]
+        return out
+
+    def _refuse_train_mode(self, func: Any, args: Any, kwargs: Any) -> None:
+        for flag in _flags(func):
+            place = _names(func).index(flag)
+            active = kwargs.get(flag, args[place] if place < len(args) else False)
+            if not active or (flag == "train" and args[1:2] == (0.0,)):
+                continue
+            what = "dropout" if "dropout" in str(func) else "batch statistics" if "norm" in str(func) else str(func)
+            raise TraceError(
+                f'{what} is active in layer "{self.watch.path}", so one image\'s answer would depend on chance or on its '
+                "neighbours; call model.eval() first (a BatchNorm with track_running_stats=False needs running statistics)"
+            )
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _lazy(tensor: Tensor) -> bool:
+    return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+
+
+def _flat(item: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    for part in item.values() if isinstance(item, dict) else item:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, (list, tuple, dict)):
+            found.extend(_flat(part))
+    return found
+
+
+def _loose_tensors(item: Any, depth: int = 3) -> list[Tensor]:
+    """Tensors in a module's plain attributes."""
+    if isinstance(item, Tensor):
+        return [item] if item.layout == torch.strided else []
+    if depth and isinstance(item, (dict, list, tuple)):
+        return [t for part in (item.values() if isinstance(item, dict) else item) for t in _loose_tensors(part, depth - 1)]
+    return []

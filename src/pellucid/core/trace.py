@@ -1,0 +1,230 @@
+"""The recording: a list of operations in the order in which they happened, and the values between them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.core.errors import LayerError, TraceError, nearest
+from pellucid.core.operations import base_name, kind_of
+
+if TYPE_CHECKING:
+    from pellucid.core.pull import Rules, Walk
+
+
+@dataclass(eq=False)
+class Value:
+    """One tensor of the recording, in the state in which later operations read it."""
+
+    data: Tensor
+    node: "Node | None" = None
+
+    @property
+    def position(self) -> int:
+        """Place in the recording of the operation that made it; -1 for an input."""
+        return -1 if self.node is None else self.node.position
+
+    @property
+    def differentiable(self) -> bool:
+        return self.data.is_floating_point()
+
+    def __repr__(self) -> str:
+        made = "input" if self.node is None else f"{self.node.name} in {self.node.path or 'the network'}"
+        return f"Value({tuple(self.data.shape)}, {made})"
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation that happened.
+
+    Attributes:
+        op: the callable: an ATen overload, or one of the two view helpers of the recorder.
+        args, kwargs: as called, with a `Value` wherever a recorded tensor went in.
+        inputs: those values in order of appearance.
+        outputs: one value per tensor that came out (`None` where nothing recordable did).
+        path, call: the innermost module running, and which of its calls this was (0 the first).
+        function: name of the custom `autograd.Function` it ran inside, if any.
+        kind: its kind in the vocabulary, or `rectifier` where the data flow shows one (see `recognise`).
+        gate: for a product `x * s(x)` written out, the rectifier that it is and the place of x in `inputs`.
+        position: place in the recording.
+        memo: results worth keeping between walks, such as the winners of a max-pool.
+    """
+
+    op: Callable[..., Any]
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Value]
+    outputs: list[Value | None]
+    path: str
+    call: int
+    position: int
+    mutates: int | None = None
+    function: str | None = None
+    kind: str = ""
+    gate: tuple[Callable[[Tensor], Tensor], int] | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.kind = self.kind or kind_of(self.name)
+
+    @property
+    def base(self) -> str:
+        return base_name(self.name)
+
+    @property
+    def output(self) -> Value:
+        """The first output."""
+        first = next((v for v in self.outputs if v is not None), None)
+        if first is None:
+            raise TraceError(f"{self.name} in {self.path!r} has no recorded output")
+        return first
+
+    def run(self, values: Mapping[Value, Tensor]) -> Any:
+        """The operation again, on other tensors; an in-place operation works on a copy."""
+        swap = lambda v: values[v] if isinstance(v, Value) else v  # noqa: E731
+        args = [substitute(a, swap) for a in self.args]
+        if self.mutates is not None:
+            args[self.mutates] = args[self.mutates].clone()
+        return self.op(*args, **{k: substitute(v, swap) for k, v in self.kwargs.items()})
+
+    def __repr__(self) -> str:
+        return f"Node({self.position}: {self.name} in {self.path or 'the network'})"
+
+
+def substitute(item: Any, swap: Callable[[Any], Any]) -> Any:
+    """`swap` applied to every leaf of nested lists and tuples."""
+    if isinstance(item, (list, tuple)):
+        return type(item)([substitute(part, swap) for part in item]) if type(item) in (list, tuple) else item
+    return swap(item)
+
+
+def filled(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments with every value replaced by its tensor."""
+    data = lambda v: v.data if isinstance(v, Value) else v  # noqa: E731
+    return substitute(arguments[0], data), {k: substitute(v, data) for k, v in arguments[1].items()}
+
+
+def tensors_in(item: Any) -> Iterator[Tensor]:
+    """Every tensor in nested lists, tuples, dictionaries and plain objects with attributes (model outputs)."""
+    if isinstance(item, Tensor):
+        yield item
+    elif isinstance(item, Mapping):
+        for part in item.values():
+            yield from tensors_in(part)
+    elif isinstance(item, (list, tuple, set)):
+        for part in item:
+            yield from tensors_in(part)
+    elif hasattr(item, "__dataclass_fields__"):
+        for name in item.__dataclass_fields__:
+            yield from tensors_in(getattr(item, name, None))
+    elif hasattr(item, "logits"):
+        yield from tensors_in(item.logits)
+
+
+@dataclass(eq=False)
+class Trace:
+    """One forward pass, recorded.
+
+    Attributes:
+        module: the module that ran, untouched.
+        nodes: operations in order.
+        inputs: one value per tensor argument.
+        outputs: every recorded tensor of the output; `output` is the one that scores are read from.
+        layers: module path -> one entry per call, each a tuple of that call's output values.
+        kinds: module path -> class name.
+        strangers: tensors that entered from outside the recording and count as constants, in words.
+        notes: what was chosen on the way.
+        arguments: the call, with values for tensors.
+    """
+
+    module: nn.Module
+    nodes: list[Node]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    output: Value
+    layers: dict[str, list[tuple[Value, ...]]]
+    kinds: dict[str, str]
+    strangers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def at(self, layer: str, call: int = -1) -> Value:
+        """The output of a layer, by module path; `"relu#0"` names the first of several calls.
+
+        Raises:
+            LayerError: no such layer, call or tensor; the message offers the nearest names.
+        """
+        path, _, number = layer.partition("#")
+        calls = self.layers.get(path)
+        if not calls:
+            raise LayerError(self._no_layer(path))
+        which = int(number) if number.lstrip("-").isdigit() else call
+        if not -len(calls) <= which < len(calls):
+            raise LayerError(f'layer "{path}" ran {len(calls)} times; call {which} does not exist, use 0 to {len(calls) - 1}')
+        if not calls[which]:
+            raise LayerError(f'layer "{path}" gives out no recorded tensor; try the layer before or behind it')
+        return calls[which][0]
+
+    def _no_layer(self, path: str) -> str:
+        if path in self.kinds:
+            return f'layer "{path}" exists but did not run on this input; layers that ran: {self._last_layers()}'
+        return f'no layer "{path}"{nearest(path, self.layers) or "; the last ones are " + self._last_layers()}'
+
+    def _last_layers(self) -> str:
+        return ", ".join(f'"{name}"' for name in list(self.layers)[-3:])
+
+    def name_of(self, value: Value) -> str:
+        """The module path (with call number, if it ran several times) whose output a value is."""
+        for path, calls in self.layers.items():
+            for number, values in enumerate(calls):
+                if value in values:
+                    return path if len(calls) == 1 else f"{path}#{number}"
+        return "input" if value.node is None else f"{value.node.path}:{value.node.name}"
+
+    def pull(
+        self,
+        seeds: Mapping[Value, Tensor] | Tensor,
+        rules: "Rules | None" = None,
+        keep: Iterable[Value | str] = (),
+        *,
+        free: bool = False,
+    ) -> "Walk":
+        """Walk backwards from `seeds`; see `pellucid.core.pull.Walk`."""
+        from pellucid.core.pull import EXACT, Walk
+
+        start = {self.output: seeds} if isinstance(seeds, Tensor) else dict(seeds)
+        values = [self.at(k) if isinstance(k, str) else k for k in keep]
+        return Walk(self, start, rules or EXACT, values, free=free)
+
+    def replay(self, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None) -> Tensor:
+        """The main output of the recording run forwards again; see `pellucid.core.replay.replay`."""
+        from pellucid.core.replay import replay
+
+        return replay(self, *inputs, edits=edits)
+
+    @property
+    def batch(self) -> int:
+        """Number of images in the first input."""
+        return self.inputs[0].data.shape[0]
+
+    @property
+    def scores(self) -> Tensor:
+        """The main output as the network gave it."""
+        return self.output.data
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(v.data.shape)) for v in self.inputs)
+        return f"Trace({type(self.module).__name__}: {shapes} -> {tuple(self.scores.shape)}, {len(self.nodes)} operations)"
+
+
+@torch.no_grad()
+def bytes_held(trace: Trace) -> int:
+    """Memory that the recording's values hold, each storage once."""
+    storages = {}
+    for value in [*trace.inputs, *(v for node in trace.nodes for v in node.outputs if v is not None)]:
+        storage = value.data.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())

@@ -1,0 +1,190 @@
+"""One case: the recording of a batch of images and one target, as a method sees it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.core import baselines
+from pellucid.core.errors import MethodError, SettingError
+from pellucid.core.layers import last_spatial
+from pellucid.core.progress import Progress
+from pellucid.core.pull import EXACT, Rules, Walk
+from pellucid.core.receipt import Check
+from pellucid.core.record import record
+from pellucid.core.target import Target
+from pellucid.core.trace import Trace, Value, bytes_held, filled
+from pellucid.images.transforms import Preprocess
+
+PASS_BYTES = 300 * 2**20
+LARGEST_PASS = 8
+
+
+@dataclass(eq=False)
+class Walks:
+    """The walks of one target that several methods share: one per rule table."""
+
+    trace: Trace
+    target: Target
+    keep: set[Value] = field(default_factory=set)
+    found: dict[str, Walk] = field(default_factory=dict)
+
+    def under(self, rules: Rules) -> Walk:
+        if rules.name not in self.found:
+            self.found[rules.name] = Walk(self.trace, self.target.seeds(self.trace), rules, self.keep)
+        return self.found[rules.name]
+
+
+@dataclass(eq=False)
+class Case:
+    """What a method works with.
+
+    Attributes:
+        trace: the recording of the images `x`.
+        target: the number to explain.
+        walks: walks shared with the other methods of the panel.
+        preprocess: how pixels become inputs; None where that isn't known.
+        layer: the chosen layer's path (layer methods), and its value.
+        seed: for everything random.
+        checks, approximate, notes: what the method adds to the receipt, one list per image for checks.
+    """
+
+    trace: Trace
+    target: Target
+    walks: Walks
+    preprocess: Preprocess | None = None
+    layer: str | None = None
+    seed: int = 0
+    progress: Progress = field(default_factory=Progress)
+    checks: list[list[Check]] = field(default_factory=list)
+    approximate: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.checks = self.checks or [[] for _ in range(self.trace.batch)]
+
+    @property
+    def x(self) -> Tensor:
+        """The network's input, `(b, c, ...)`."""
+        return self.trace.inputs[0].data
+
+    @property
+    def site(self) -> Value:
+        """The value of the chosen layer."""
+        return last_spatial(self.trace)[1] if self.layer is None else self.trace.at(self.layer)
+
+    def pull(self, rules: Rules = EXACT) -> Tensor:
+        """What arrives at the input under a rule table, `(b, c, ...)`; one walk per table and target."""
+        return self.walks.under(rules).input()
+
+    def gradients_walk(self) -> Walk:
+        """The shared walk of the exact gradient."""
+        return self.walks.under(EXACT)
+
+    def activation(self) -> Tensor:
+        """`A`, the chosen layer's output, `(b, k, ...)`."""
+        return self._maps(self.site.data)
+
+    def gradient(self) -> Tensor:
+        """`G = ∂ score / ∂ A`, `(b, k, ...)`; the walk goes back only as far as the layer."""
+        return self._maps(self.gradients_walk().at(self.site))
+
+    def _maps(self, tensor: Tensor) -> Tensor:
+        if tensor.dim() != self.x.dim() or tensor.dim() < 3:
+            raise MethodError(
+                f'layer "{self.layer}" gives {tuple(tensor.shape)}, which has no spatial axes; choose a layer with maps '
+                "(`pellucid layers` lists them)"
+            )
+        return tensor
+
+    def score(self) -> Tensor:
+        """The target's number for each image, `(b,)`."""
+        return self.target.score(self.trace)
+
+    def noise(self, shape: Sequence[int], stream: int = 0) -> Tensor:
+        """Standard normal noise, the same for the same seed whatever the batch."""
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + stream)
+        return torch.randn(*shape, generator=random).to(self.x)
+
+    def baseline(self, name: Any, stream: int = 0) -> Tensor:
+        """A baseline in the network's input space, from its name in pixel space, or a tensor of inputs."""
+        if isinstance(name, Tensor):
+            return name.to(self.x).expand_as(self.x)
+        if name == "zero":
+            return torch.zeros_like(self.x)
+        if self.preprocess is None:
+            raise SettingError(
+                f'baseline "{name}" lives in pixel space, and this network\'s preprocessing is not known; give preprocess=, '
+                'baseline="zero" (zeros in input space) or a tensor'
+            )
+        pixels = self.preprocess.denormalise(self.x)
+        return self.preprocess.normalise(baselines.baseline(str(name), pixels, seed=self.seed + stream)).to(self.x)
+
+    def pass_size(self) -> int:
+        """How many images fit one pass within the memory that a method may take."""
+        each = max(bytes_held(self.trace) // self.trace.batch, 1)
+        return int(max(1, min(LARGEST_PASS, PASS_BYTES // (2 * each))))
+
+    def many(
+        self, samples: Iterable[tuple[Tensor, int]], total: int, take: Callable[[Tensor, Tensor, list[int]], None], rules: Rules = EXACT
+    ) -> None:
+        """Pull many variants of the images, a few at a time.
+
+        Args:
+            samples: input `(c, ...)` and the number of the image that it is a variant of.
+            total: how many.
+            take: called with gradients `(n, c, ...)`, scores `(n,)` and image numbers, pass by pass.
+        """
+        self.progress.expect(total)
+        waiting: list[tuple[Tensor, int]] = []
+        size = self.pass_size()
+        for sample in samples:
+            waiting.append(sample)
+            if len(waiting) == size:
+                size = self._one_pass(waiting, take, rules, size)
+                waiting = []
+        if waiting:
+            self._one_pass(waiting, take, rules, size)
+
+    def _one_pass(self, batch: list[tuple[Tensor, int]], take: Any, rules: Rules, size: int) -> int:
+        """One recording and walk; halves the batch when memory runs out."""
+        rows = [row for _, row in batch]
+        try:
+            grads, scores = self.gradients(torch.stack([x for x, _ in batch]), rows, rules)
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not _out_of_memory(error):
+                raise
+            half = len(batch) // 2
+            self.notes.append(f"memory ran out at {len(batch)} images a pass; went on with {half}")
+            self._one_pass(batch[half:], take, rules, self._one_pass(batch[:half], take, rules, half))
+            return half
+        take(grads, scores, rows)
+        self.progress.advance(len(batch))
+        return size
+
+    def gradients(self, x: Tensor, rows: list[int], rules: Rules = EXACT) -> tuple[Tensor, Tensor]:
+        """`∂ score / ∂ x` (or what arrives under other rules) and the scores for new inputs."""
+        trace = self._record(x, rows)
+        scores = self.target.score(trace, rows)
+        return Walk(trace, self.target.seeds(trace, rows), rules, free=True).input(), scores
+
+    def scores(self, x: Tensor, rows: list[int]) -> Tensor:
+        """The target's number for new inputs, `(n,)`; `rows` says which image each is a variant of."""
+        return self.target.score(self._record(x, rows), rows)
+
+    def _record(self, x: Tensor, rows: list[int]) -> Trace:
+        args, kwargs = filled(self.trace.arguments)
+        others = [_rows(a, rows, self.trace.batch) for a in args[1:]]
+        return record(self.trace.module, x, *others, **{k: _rows(v, rows, self.trace.batch) for k, v in kwargs.items()})
+
+
+def _rows(argument: Any, rows: list[int], batch: int) -> Any:
+    """Further inputs of the network, repeated to go with the variants."""
+    per_image = isinstance(argument, Tensor) and argument.dim() > 0 and argument.shape[0] == batch
+    return argument[rows] if per_image else argument
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -1,0 +1,93 @@
+"""What the user asked to have explained: targets and layers from words, numbers or objects."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.core import target as targets
+from pellucid.core.errors import TargetError
+from pellucid.core.target import Target, class_scores, contrast, custom, log_probability, logit, probability
+from pellucid.core.trace import Trace
+from pellucid.models.model import Model
+
+KINDS: dict[str, Callable[[Any], Target]] = {
+    "logit": logit,
+    "probability": probability,
+    "log_probability": log_probability,
+}
+FORMS = (
+    'a class number or label, "top3", "A vs B", "probability:A", "log_probability:A", "unit:LAYER:CHANNEL", '
+    "a Target, a function of the output, or one class per image"
+)
+
+
+def choose_targets(asked: Any, model: Model, trace: Trace) -> list[Target]:
+    """Targets from what a user may write.
+
+    Raises:
+        TargetError: it can't be read as a target of this network.
+    """
+    if isinstance(asked, str) and "+" in asked and not _is_label(asked, model):
+        return [t for part in asked.split("+") for t in choose_targets(part.strip(), model, trace)]
+    if isinstance(asked, (list, tuple)) and not _per_image(asked, trace):
+        if not asked:
+            raise TargetError(f"no target came; give {FORMS}")
+        return [t for part in asked for t in choose_targets(part, model, trace)]
+    if isinstance(asked, str) and asked.startswith("top"):
+        return _top(asked, trace)
+    return [_one(asked, model)]
+
+
+def _per_image(asked: Iterable[Any], trace: Trace) -> bool:
+    """A list of plain class numbers, as many as images (more than one), means one class per image."""
+    numbers = list(asked)
+    return len(numbers) == trace.batch > 1 and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+
+
+def _is_label(text: str, model: Model) -> bool:
+    return model.labels is not None and text in model.labels
+
+
+def _top(asked: str, trace: Trace) -> list[Target]:
+    scores = top_scores(trace)
+    count = int(asked[3:]) if asked[3:].isdigit() else 0
+    if not 1 <= count <= scores.shape[1]:
+        raise TargetError(f'"{asked}" came; use "top1" to "top{scores.shape[1]}", the network has {scores.shape[1]} classes')
+    best = scores.topk(count, 1).indices
+    return [logit(best[:, k]) for k in range(count)]
+
+
+def top_scores(trace: Trace) -> Tensor:
+    """Class scores `(b, classes)`; a single-logit network has one class, a dense output counts by its mean."""
+    scores = class_scores(trace).data.float()
+    return scores[:, None] if scores.dim() == 1 else scores if scores.dim() == 2 else scores.flatten(2).mean(2)
+
+
+def _one(asked: Any, model: Model) -> Target:
+    if isinstance(asked, Target):
+        return asked
+    if isinstance(asked, (list, tuple, torch.Tensor)) or (isinstance(asked, int) and not isinstance(asked, bool)):
+        return logit(asked)
+    if callable(asked):
+        return custom(asked)
+    if not isinstance(asked, str):
+        raise TargetError(f"{type(asked).__name__} came as a target; give {FORMS}")
+    kind, colon, rest = asked.partition(":")
+    if colon and kind == "unit":
+        layer, _, channel = rest.rpartition(":")
+        if not layer or not channel.isdigit():
+            raise TargetError(f'"{asked}" came; write unit:LAYER:CHANNEL, such as unit:layer4:12')
+        return targets.unit(layer, int(channel))
+    if colon and kind in KINDS:
+        return KINDS[kind](_class(rest, model))
+    first, versus, second = asked.partition(" vs ")
+    if versus and not _is_label(asked, model):
+        return contrast(_class(first, model), _class(second, model))
+    return logit(_class(asked, model))
+
+
+def _class(text: str, model: Model) -> int:
+    text = text.strip()
+    return int(text) if text.isdigit() else model.index(text)

@@ -1,0 +1,40 @@
+"""What a notebook shows: a small static picture, the sentence and the limits; no script, nothing loaded."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+
+from PIL import Image
+
+from pellucid.render.explanation import Explanation
+from pellucid.render.sentence import alt_text
+
+_LONGEST_PX = 384
+_MOST_CARDS = 12
+_CARD = "display:inline-block;vertical-align:top;width:min(100%,384px);margin:0 16px 16px 0;font:14px/1.45 sans-serif"
+
+
+def card(explanation: Explanation) -> str:
+    """One explanation as a small block of HTML."""
+    source = data_uri(explanation.overlay(longest_px=_LONGEST_PX))
+    return (
+        f'<div style="{_CARD}"><img src="{source}" alt="{escape(alt_text(explanation))}" style="max-width:100%">'
+        f'<p style="margin:6px 0">{escape(explanation.sentence())}</p>'
+        f'<p style="margin:6px 0;opacity:.8;font-size:12px">{escape(explanation.caption())}. '
+        f"{explanation.seconds:.2g} s</p></div>"
+    )
+
+
+def cards(explanations: Sequence[Explanation]) -> str:
+    """Several explanations side by side; beyond a dozen, the rest is counted."""
+    shown = "".join(card(explanation) for explanation in explanations[:_MOST_CARDS])
+    rest = len(explanations) - _MOST_CARDS
+    return shown + (f"<p>and {rest} more; see them all with .report(path)</p>" if rest > 0 else "")
+
+
+def data_uri(picture: Image.Image, kind: str = "PNG", **options: int) -> str:
+    """A picture as a `data:` address."""
+    held = BytesIO()
+    picture.save(held, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(held.getvalue()).decode('ascii')}"

@@ -1,0 +1,90 @@
+"""The `.pel` file: one explanation as safetensors, with everything else as JSON in its metadata.
+
+Tensors: `attribution` (as computed) and `pixels` (uint8, "h w 3"). Metadata: `pellucid`, a JSON object with `format`
+(this page is format 1) and one entry for each other field of `Explanation`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.core.errors import FileError, PellucidError
+from pellucid.core.receipt import Receipt
+from pellucid.images.decode import Picture
+from pellucid.images.transforms import Placement
+from pellucid.render.explanation import Explanation, Prediction
+from pellucid.store.files import read_tensors, write_tensors
+
+FORMAT = 1
+_WORDS = ("method", "title", "target", "site", "reduce", "units", "model", "misleads", "source")
+_NUMBERS = ("score", "seconds")
+_SWITCHES = ("signed", "layer_chosen")
+
+
+def write(explanation: Explanation, path: str | Path, *, overwrite: bool = True) -> Path:
+    """Writes an explanation; reading it back gives the same bits."""
+    facts = {name: getattr(explanation, name) for name in (*_WORDS, *_NUMBERS, *_SWITCHES, "layer")}
+    facts |= {
+        "format": FORMAT,
+        "kind": "explanation",
+        "settings": dict(explanation.settings),
+        "versions": dict(explanation.versions),
+        "receipt": explanation.receipt.to_json(),
+        "placement": explanation.placement.to_json(),
+        "predictions": [asdict(prediction) for prediction in explanation.predictions],
+        "picture": {"name": explanation.picture.name, "notes": list(explanation.picture.notes)},
+    }
+    pixels = torch.from_numpy(np.array(explanation.picture.pixels, np.uint8))
+    return write_tensors(path, {"attribution": explanation.attribution, "pixels": pixels}, facts, overwrite=overwrite)
+
+
+def read(path: str | Path) -> Explanation:
+    """Reads what `write` wrote.
+
+    Raises:
+        FileError: missing, too large, damaged, of a later format, or not an explanation.
+    """
+    tensors, facts = read_tensors(path)
+    if facts.get("kind") != "explanation" or not isinstance(facts.get("format"), int):
+        raise FileError(f"{path} was written by pellucid but holds no explanation; expected one from Explanation.save")
+    if facts["format"] > FORMAT:
+        raise FileError(f"{path} has format {facts['format']}, this pellucid reads up to {FORMAT}; install a newer one")
+    try:
+        return _build(tensors, facts)
+    except (KeyError, TypeError, ValueError, AttributeError, PellucidError) as error:
+        raise FileError(f"{path} is damaged ({error}); save it again from Python") from error
+
+
+def _build(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Explanation:
+    attribution, pixels = tensors["attribution"], tensors["pixels"]
+    _expect(attribution.is_floating_point(), "the attribution is not floating point")
+    _expect(pixels.dtype == torch.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3, "the picture is not RGB")
+    picture = Picture(pixels.numpy(), str(facts["picture"]["name"]), tuple(map(str, facts["picture"]["notes"])))
+    layer = facts["layer"]
+    simple: dict[str, Any] = {name: str(facts[name]) for name in _WORDS}
+    simple |= {name: float(facts[name]) for name in _NUMBERS} | {name: bool(facts[name]) for name in _SWITCHES}
+    return Explanation(
+        attribution=attribution,
+        picture=picture,
+        placement=Placement.from_json(facts["placement"]),
+        layer=None if layer is None else str(layer),
+        settings=dict(facts["settings"]),
+        versions={str(name): str(version) for name, version in facts["versions"].items()},
+        receipt=Receipt.from_json(facts["receipt"]),
+        predictions=tuple(_prediction(entry) for entry in facts["predictions"]),
+        **simple,
+    )
+
+
+def _prediction(entry: Mapping[str, Any]) -> Prediction:
+    return Prediction(str(entry["label"]), int(entry["index"]), float(entry["probability"]))
+
+
+def _expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)

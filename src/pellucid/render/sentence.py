@@ -1,0 +1,217 @@
+"""What a map says, in words for a reader who is no expert: facts of the heat, the prediction and the receipt only."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+from pellucid.core.receipt import Receipt
+from pellucid.render.explanation import Explanation, Prediction
+
+_LONGEST_PX = 288
+_COARSE_CELLS = 32
+_HALF = 0.5
+_ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "middle", "right")
+_Part = tuple[str, slice, slice]
+
+
+def sentence(explanation: Explanation) -> str:
+    """Prediction, place, coarseness and reliability, as one short paragraph."""
+    parts = (prediction_sentence(explanation), map_sentence(explanation), trust_sentence(explanation))
+    return " ".join(part for part in parts if part)
+
+
+def prediction_sentence(explanation: Explanation) -> str:
+    """What the network says about the picture; empty without predictions."""
+    if not explanation.predictions:
+        return ""
+    best = explanation.predictions[0]
+    return f"The network says {best.label} ({share_text(min(best.probability, 0.999))})."
+
+
+def map_sentence(explanation: Explanation) -> str:
+    """Where the heat lies, what it means, how coarse it is and what was not seen."""
+    heat = explanation.placed(_LONGEST_PX)
+    parts = (_where(explanation, heat), _coarseness(explanation), _unseen(explanation, heat))
+    return " ".join(part for part in parts if part)
+
+
+def trust_sentence(explanation: Explanation) -> str:
+    """How far the map may be trusted: its checks, what was approximate, and when this method misleads."""
+    receipt = explanation.receipt
+    named = {verdict: _named(receipt, verdict) for verdict in ("fail", "warn", "pass")}
+    if named["fail"]:
+        word = f"Do not rely on this map: it failed its own check ({named['fail']})."
+    elif named["warn"] or receipt.approximate:
+        warned = f"a warning from its own check ({named['warn']})" if named["warn"] else ""
+        word = f"Read it with care: {' and '.join(filter(None, (warned, _steps(len(receipt.approximate)))))}."
+    elif named["pass"]:
+        word = f"It passed its own check ({named['pass']})."
+    else:
+        word = "No check with a bound was made on this map."
+    return f"{word} {_misleads(explanation.misleads)}".strip()
+
+
+def alt_text(explanation: Explanation) -> str:
+    """The text that stands for the picture where it can't be seen."""
+    name = explanation.picture.name
+    return f"{explanation.title} heat map over {name}. {_where(explanation, explanation.placed(_LONGEST_PX))}"
+
+
+def share_text(share: float) -> str:
+    """A share as whole per cent, never claiming all or nothing that is not so."""
+    if not np.isfinite(share):
+        return "no number"
+    if 0 < share < 0.01:
+        return "under 1 %"
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %"
+
+
+def densest_part(heat: Float[np.ndarray, "h w"]) -> tuple[str, float]:
+    """The smallest familiar part of the picture that holds at least half of the heat.
+
+    Parts are tried from small to large: a ninth, a quarter, a third, a half; of equal parts the one with most heat.
+
+    Args:
+        heat: values >= 0; what is not finite counts as nothing.
+
+    Returns:
+        The part in words ("the left third") and its share of the heat in 0..1; the part is "" where the heat is
+        spread too widely for any half of the picture to hold two thirds of it.
+    """
+    mass = np.where(np.isfinite(heat), np.maximum(heat, 0), 0).astype(np.float64)
+    total = mass.sum()
+    for family, enough in ((_ninths, _HALF), (_quarters, _HALF), (_thirds, _HALF), (_halves, 2 / 3)):
+        shares = [(mass[rows, columns].sum() / total, name) for name, rows, columns in family(*mass.shape)]
+        best, name = max(shares)
+        if best >= enough:
+            return name, float(best)
+    return "", 1.0
+
+
+def _where(explanation: Explanation, heat: Float[np.ndarray, "h w"]) -> str:
+    finite = heat[np.isfinite(heat)]
+    positive, negative = finite[finite > 0].sum(dtype=np.float64), -finite[finite < 0].sum(dtype=np.float64)
+    if not finite.size:
+        return f"{explanation.title} gave no number anywhere, so this map shows nothing."
+    if positive == 0 and negative == 0:
+        return f"{explanation.title} is zero everywhere: it marks no part of the picture for {_asked(explanation)}."
+    about = _asked(explanation)
+    if positive == 0:
+        found = _marks(explanation, -heat, f"as what speaks against {about}", "negative heat")
+        return f"{found} It marks nothing as speaking for it."
+    found = _marks(explanation, heat, _meaning(explanation, about), "positive heat" if negative else "heat")
+    return f"{found} {_against(heat, negative / (positive + negative))}".strip()
+
+
+def _marks(explanation: Explanation, heat: Float[np.ndarray, "h w"], meaning: str, what: str) -> str:
+    part, share = densest_part(heat)
+    if not part:
+        return f"{explanation.title} marks no single part of the picture {meaning}: its {what} is spread widely."
+    return f"{explanation.title} marks {part} of the picture {meaning} ({share_text(share)} of the {what})."
+
+
+def _against(heat: Float[np.ndarray, "h w"], share: float) -> str:
+    if share < 0.05:
+        return ""
+    part, _ = densest_part(-heat)
+    place = f"mostly in {part}" if part else "spread over the picture"
+    return f"{share_text(share)} of all heat counts the other way, {place}."
+
+
+def _meaning(explanation: Explanation, about: str) -> str:
+    if explanation.reduce in ("max_abs", "sum_abs"):
+        return f"as what matters most to {about}, whether for or against"
+    if " per " in explanation.units:
+        return f"as where {'its score' if about == 'it' else f'the score of {about}'} reacts most to small changes"
+    return f"as what speaks most for {about}"
+
+
+def _asked(explanation: Explanation) -> str:
+    """The target in plain words: "it" for the top class, the label of another class, else the target as written."""
+    for rank, prediction in enumerate(explanation.predictions):
+        if _is_class(explanation.target, prediction):
+            return "it" if rank == 0 else f"{prediction.label} ({share_text(prediction.probability)})"
+    return f"“{explanation.target}”"
+
+
+def _is_class(target: str, prediction: Prediction) -> bool:
+    kinds = "logit|probability|log-probability"
+    return bool(re.fullmatch(f"({kinds}) of {prediction.index}( {re.escape(prediction.label)})?", target))
+
+
+def _coarseness(explanation: Explanation) -> str:
+    rows, columns = explanation.native.shape
+    if max(rows, columns) > _COARSE_CELLS or max(rows, columns) >= max(explanation.placement.original_px):
+        return ""
+    return f"This map is coarse: {rows}×{columns} cells."
+
+
+def _unseen(explanation: Explanation, heat: Float[np.ndarray, "h w"]) -> str:
+    missing = float(np.mean(~np.isfinite(heat)))
+    broken = float(np.mean(~np.isfinite(explanation.native)))
+    if broken:
+        return f"{share_text(broken)} of its cells have no number; they are hatched."
+    if not missing:
+        return ""
+    return f"The network did not see the hatched margin ({share_text(missing)} of the picture)."
+
+
+def _misleads(text: str) -> str:
+    if not text:
+        return ""
+    told = text.strip().rstrip(".")
+    if told.lower().startswith(("when ", "where ", "if ")):
+        return f"It can mislead {told[0].lower()}{told[1:]}."
+    return f"Where it misleads: {told}."
+
+
+def _named(receipt: Receipt, verdict: str) -> str:
+    return ", ".join(check.name for check in receipt.checks if check.verdict == verdict)
+
+
+def _steps(count: int) -> str:
+    if not count:
+        return ""
+    return "one step of it was approximate" if count == 1 else f"{count} steps of it were approximate"
+
+
+def _cuts(size: int, parts: int) -> list[slice]:
+    edges = [round(size * i / parts) for i in range(parts + 1)]
+    return [slice(low, high) for low, high in pairwise(edges)]
+
+
+def _ninths(height: int, width: int) -> list[_Part]:
+    cells = [(r, c) for r in range(3) for c in range(3)]
+    rows, columns = _cuts(height, 3), _cuts(width, 3)
+    return [(f"the {_cell(r, c)} ninth", rows[r], columns[c]) for r, c in cells]
+
+
+def _cell(row: int, column: int) -> str:
+    return "central" if row == column == 1 else f"{_ROWS[row]} {_COLUMNS[column]}"
+
+
+def _quarters(height: int, width: int) -> list[_Part]:
+    rows, columns = _cuts(height, 2), _cuts(width, 2)
+    return [(f"the {_ROWS[2 * r]} {_COLUMNS[2 * c]} quarter", rows[r], columns[c]) for r in range(2) for c in range(2)]
+
+
+def _thirds(height: int, width: int) -> list[_Part]:
+    whole = slice(None)
+    across = [(f"the {_ROWS[i]} third", rows, whole) for i, rows in enumerate(_cuts(height, 3))]
+    down = [(f"the {_COLUMNS[i]} third", whole, columns) for i, columns in enumerate(_cuts(width, 3))]
+    return [_band(part, "horizontal") for part in across] + [_band(part, "vertical") for part in down]
+
+
+def _band(part: _Part, way: str) -> _Part:
+    name, rows, columns = part
+    return name.replace("middle third", f"{way} middle band"), rows, columns
+
+
+def _halves(height: int, width: int) -> list[_Part]:
+    whole = slice(None)
+    across = [(f"the {_ROWS[2 * i]} half", rows, whole) for i, rows in enumerate(_cuts(height, 2))]
+    return across + [(f"the {_COLUMNS[2 * i]} half", whole, columns) for i, columns in enumerate(_cuts(width, 2))]

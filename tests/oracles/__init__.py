@@ -1,0 +1,1 @@
+"""Slow reference definitions, re-written from the papers, that share no code with pellucid."""
