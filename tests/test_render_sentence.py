@@ -15,8 +15,8 @@ def test_the_whole_sentence():
     one = explanation(heat)
     assert sentence(one) == (
         "The network says tabby cat (83 %). Grad-CAM marks the upper left ninth of the picture as what speaks most for "
-        "it (75 % of the heat). This map is coarse: 12×12 cells. It passed its own check (completeness). It can mislead "
-        "when two objects of one class are in the picture, it often marks only one."
+        "it (75 % of the heat). This map is coarse: 12×12 cells. It passed its own check (completeness). "
+        "It can mislead when two objects of one class are in the picture, it often marks only one."
     )
 
 
@@ -102,12 +102,15 @@ def check(verdict, name="completeness"):
 @pytest.mark.parametrize(
     ("receipt", "words"),
     [
-        (Receipt((check("fail"), check("pass", "b"))), "Do not rely on this map: it failed its own check (completeness)."),
+        (
+            Receipt((check("fail"), check("pass", "b"))),
+            "Do not rely on this map: it failed its own check (completeness).",
+        ),
         (Receipt((check("warn"),), ("a", "b")), "a warning from its own check (completeness) and 2 steps of it were"),
         (Receipt((check("pass"),), ("a",)), "Read it with care: one step of it was approximate."),
         (Receipt((check("pass"), check("pass", "stability"))), "It passed its own check (completeness, stability)."),
-        (Receipt((check("told"),)), "No check with a bound was made on this map."),
-        (Receipt(), "No check with a bound was made on this map."),
+        (Receipt((check("told"),)), "This method has no numerical check of its own."),
+        (Receipt(), "This method has no numerical check of its own."),
     ],
 )
 def test_reliability_is_that_of_the_receipt(receipt, words):

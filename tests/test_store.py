@@ -138,9 +138,7 @@ ATTACKS = {
     "offset beyond the end": header(
         json.dumps({"a": {"dtype": "F32", "shape": [2**30], "data_offsets": [0, 2**32]}}).encode()
     ),
-    "shape and bytes differ": header(
-        json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}).encode()
-    )
+    "shape and bytes differ": header(json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}).encode())
     + bytes(4),
     "facts not json": header(json.dumps({"__metadata__": {"pellucid": "{oops"}}).encode()),
     "facts too deep": header(json.dumps({"__metadata__": {"pellucid": "[" * 100_000}}).encode()),

@@ -1,36 +1,120 @@
-"""pellucid opens convolutional image models: which pixels a decision came from, and how far to trust the answer."""
+"""pellucid opens convolutional image models: which pixels a decision came from, and how far to trust the answer.
 
-from pellucid.core.baselines import baseline
-from pellucid.core.errors import PellucidError
-from pellucid.core.progress import Progress
-from pellucid.core.pull import EXACT, Rules, Walk
-from pellucid.core.receipt import Check, Receipt
-from pellucid.core.record import record
-from pellucid.core.target import Target, contrast, custom, log_probability, logit, probability, region, unit
-from pellucid.core.trace import Trace
-from pellucid.images.decode import Picture, decode
-from pellucid.images.transforms import Placement
-from pellucid.images.transforms import Preprocess as preprocess  # noqa: N813
-from pellucid.methods import METHODS, Method, method
-from pellucid.methods.case import Case
-from pellucid.methods.doctor import doctor
-from pellucid.methods.explain import explain
-from pellucid.methods.explain import open_explanation as open  # noqa: A001
-from pellucid.methods.localise import localise
-from pellucid.methods.run import attribute
-from pellucid.models.model import Model, wrap
-from pellucid.models.resolve import load
-from pellucid.render.explanation import Explanation
-from pellucid.render.panel import Panel
-from pellucid.rules.rectifiers import DECONVNET, GUIDED
+Names are imported when they are first used, so that the command line starts without torch. Every method is
+an attribute too: `pel.saliency`, `pel.integrated_gradients(steps=64)`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.core.baselines import baseline
+    from pellucid.core.errors import PellucidError
+    from pellucid.core.progress import Progress
+    from pellucid.core.pull import EXACT, Rules, Walk
+    from pellucid.core.receipt import Check, Receipt
+    from pellucid.core.record import record
+    from pellucid.core.target import Target, contrast, custom, log_probability, logit, probability, region, unit
+    from pellucid.core.trace import Trace
+    from pellucid.images.decode import Picture, decode
+    from pellucid.images.placement import Placement
+    from pellucid.images.transforms import preprocess
+    from pellucid.methods import METHODS, Method, method
+    from pellucid.methods.case import Case
+    from pellucid.methods.doctor import doctor
+    from pellucid.methods.explain import explain, open
+    from pellucid.methods.localise import localise
+    from pellucid.methods.run import attribute
+    from pellucid.models.model import Model, wrap
+    from pellucid.models.resolve import load
+    from pellucid.render.explanation import Explanation
+    from pellucid.render.panel import Panel
+    from pellucid.rules.rectifiers import DECONVNET, GUIDED
 
 __version__ = "0.1.0"
 
-globals().update(METHODS)  # pel.saliency, pel.integrated_gradients(steps=64) …
+_HOMES = {
+    "core.baselines": ("baseline",),
+    "core.errors": ("PellucidError",),
+    "core.progress": ("Progress",),
+    "core.pull": ("EXACT", "Rules", "Walk"),
+    "core.receipt": ("Check", "Receipt"),
+    "core.record": ("record",),
+    "core.target": ("Target", "contrast", "custom", "log_probability", "logit", "probability", "region", "unit"),
+    "core.trace": ("Trace",),
+    "images.decode": ("Picture", "decode"),
+    "images.placement": ("Placement",),
+    "images.transforms": ("preprocess",),
+    "methods": ("METHODS", "Method", "method"),
+    "methods.case": ("Case",),
+    "methods.doctor": ("doctor",),
+    "methods.explain": ("explain", "open"),
+    "methods.localise": ("localise",),
+    "methods.run": ("attribute",),
+    "models.model": ("Model", "wrap"),
+    "models.resolve": ("load",),
+    "render.explanation": ("Explanation",),
+    "render.panel": ("Panel",),
+    "rules.rectifiers": ("DECONVNET", "GUIDED"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "DECONVNET", "EXACT", "GUIDED", "METHODS", "Case", "Check", "Explanation", "Method", "Model", "Panel", "PellucidError",
-    "Picture", "Placement", "Progress", "Receipt", "Rules", "Target", "Trace", "Walk", "attribute", "baseline", "contrast",
-    "custom", "decode", "doctor", "explain", "load", "localise", "log_probability", "logit", "method", "open", "preprocess",
-    "probability", "record", "region", "unit", "wrap",
-]  # fmt: skip
+    "DECONVNET",
+    "EXACT",
+    "GUIDED",
+    "METHODS",
+    "Case",
+    "Check",
+    "Explanation",
+    "Method",
+    "Model",
+    "Panel",
+    "PellucidError",
+    "Picture",
+    "Placement",
+    "Progress",
+    "Receipt",
+    "Rules",
+    "Target",
+    "Trace",
+    "Walk",
+    "attribute",
+    "baseline",
+    "contrast",
+    "custom",
+    "decode",
+    "doctor",
+    "explain",
+    "load",
+    "localise",
+    "log_probability",
+    "logit",
+    "method",
+    "open",
+    "preprocess",
+    "probability",
+    "record",
+    "region",
+    "unit",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    home = _HOME_OF.get(name)
+    if home is not None:
+        value = getattr(import_module(f"pellucid.{home}"), name)
+    else:
+        methods = import_module("pellucid.methods").METHODS
+        if name not in methods:
+            raise AttributeError(f"pellucid has no {name!r}; methods are listed by `pellucid methods`")
+        value = methods[name]
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, *import_module("pellucid.methods").METHODS])

@@ -1,0 +1,1 @@
+"""How do we look inside a network? Record it once; pull back under any rule, replay under any edit."""

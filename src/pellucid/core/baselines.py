@@ -29,7 +29,9 @@ def baseline(name: str, pixels: Float[Tensor, "b c *space"], *, seed: int = 0) -
     if name == "uniform":
         random = torch.Generator().manual_seed(seed)
         return torch.rand(pixels.shape, generator=random, dtype=pixels.dtype).to(pixels.device)
-    raise SettingError(f'no baseline "{name}"{nearest(name, NAMES)} Known: {", ".join(NAMES)}, or a tensor of pixel values')
+    raise SettingError(
+        f'no baseline "{name}"{nearest(name, NAMES)} Known: {", ".join(NAMES)}, or a tensor of pixel values'
+    )
 
 
 def blur(pixels: Float[Tensor, "b c *space"], sigma_px: float) -> Float[Tensor, "b c *space"]:

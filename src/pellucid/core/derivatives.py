@@ -5,6 +5,7 @@ computed twice; every other operation is run once more under autograd. Both give
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,13 +37,17 @@ def by_autograd(node: Node, grads: Grads) -> Grads:
     with torch.enable_grad():
         out = node.run(leaves)
         results = [out] if isinstance(out, Tensor) else list(out)
-        pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None and isinstance(r, Tensor) and r.requires_grad]
+        pairs = [
+            (r, g)
+            for r, g in zip(results, grads, strict=True)
+            if g is not None and isinstance(r, Tensor) and r.requires_grad
+        ]
         wanted = [v for v in leaves if v.differentiable]
         if not pairs or not wanted:
             return [None] * len(node.inputs)
         outputs, arriving = zip(*pairs, strict=True)
         found = torch.autograd.grad(outputs, [leaves[v] for v in wanted], arriving, allow_unused=True)
-    by_value = dict(zip(wanted, found, strict=True))
+    by_value: dict[Value, Tensor | None] = dict(zip(wanted, found, strict=True))
     return _once(node.inputs, by_value)
 
 
@@ -63,10 +68,14 @@ def _argument(node: Node, name: str, default: Any = None) -> Any:
     """An argument of an ATen operation by its name in the schema."""
     if name in node.kwargs:
         return node.kwargs[name]
-    for place, argument in enumerate(node.op._schema.arguments):
-        if argument.name == name:
-            return node.args[place] if place < len(node.args) else argument.default_value
-    return default
+    place, given = _places(node.op).get(name, (len(node.args), default))
+    return node.args[place] if place < len(node.args) else given
+
+
+@cache
+def _places(op: Any) -> dict[str, tuple[int, Any]]:
+    """Position and default of every argument in an operation's schema."""
+    return {a.name: (place, a.default_value) for place, a in enumerate(op._schema.arguments)}
 
 
 def _only_first(node: Node) -> bool:
@@ -80,7 +89,16 @@ def _tuple(value: Any, length: int) -> list[int]:
     return values * length if len(values) == 1 else values
 
 
-@_derivative("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution", "_convolution")
+@_derivative(
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolution",
+    "_convolution",
+)
 def _convolution(node: Node, grad: Tensor) -> Grads | None:
     weight, padding = _argument(node, "weight"), _argument(node, "padding")
     x = node.inputs[0].data
@@ -92,7 +110,17 @@ def _convolution(node: Node, grad: Tensor) -> Grads | None:
     extra = _tuple(_argument(node, "output_padding", 0), axes)
     stride, padding, dilation = sizes
     back = aten.convolution_backward(
-        grad, x, weight, None, stride, padding, dilation, transposed, extra, _argument(node, "groups"), [True, False, False]
+        grad,
+        x,
+        weight,
+        None,
+        stride,
+        padding,
+        dilation,
+        transposed,
+        extra,
+        _argument(node, "groups"),
+        [True, False, False],
     )
     return [back[0]]
 
@@ -179,16 +207,16 @@ def _fit(grad: Tensor, value: Value) -> Tensor | None:
     """A gradient summed over broadcast axes, in the dtype of the value; None where it can't flow."""
     if not value.differentiable:
         return None
-    grad = grad if grad.shape == value.data.shape else grad.sum_to_size(value.data.shape)
-    return grad.to(value.data.dtype)
+    grad = grad if grad.shape == value.shape else grad.sum_to_size(value.shape)
+    return grad.to(value.dtype)
 
 
 @_derivative("cat", "concat", "concatenate")
 def _concatenate(node: Node, grad: Tensor) -> Grads | None:
     parts, axis = node.args[0], _argument(node, "dim", 0)
-    if any(p.data.dim() != grad.dim() if isinstance(p, Value) else p.dim() != grad.dim() for p in parts):
+    if any(len(p.shape) != grad.dim() for p in parts):
         return None
-    sizes = [(p.data if isinstance(p, Value) else p).shape[axis] for p in parts]
+    sizes = [p.shape[axis] for p in parts]
     pieces = grad.split(sizes, axis)
     return [_fit(piece, p) for p, piece in zip(parts, pieces, strict=True) if isinstance(p, Value)]
 
@@ -202,17 +230,37 @@ def _max_pool2d(node: Node, grad: Tensor) -> Grads:
     return [aten.max_pool2d_with_indices_backward(grad, x, *window, node.memo["winners"])]
 
 
+@_derivative("layer_norm")
+def _layer_norm(node: Node, grad: Tensor) -> Grads | None:
+    if not _only_first(node) or "rstd" not in node.memo:
+        return None
+    shape, weight, bias = (_argument(node, name) for name in ("normalized_shape", "weight", "bias"))
+    x, mean, rstd = node.inputs[0].data, node.memo["mean"], node.memo["rstd"]
+    return [aten.native_layer_norm_backward(grad, x, shape, mean, rstd, weight, bias, [True, False, False])[0]]
+
+
+@_derivative("permute")
+def _permute(node: Node, grad: Tensor) -> Grads:
+    order = [d % grad.dim() for d in node.args[1]]
+    return [grad.permute([order.index(d) for d in range(grad.dim())])]
+
+
+@_derivative("transpose")
+def _transpose(node: Node, grad: Tensor) -> Grads:
+    return [grad.transpose(node.args[1], node.args[2])]
+
+
 @_derivative("adaptive_avg_pool2d")
 def _global_average(node: Node, grad: Tensor) -> Grads | None:
-    x = node.inputs[0].data
+    shape = node.inputs[0].shape
     if grad.shape[-2:] != (1, 1):
-        return [aten._adaptive_avg_pool2d_backward(grad, x)]
-    return [(grad / (x.shape[-1] * x.shape[-2])).expand_as(x)]
+        return [aten._adaptive_avg_pool2d_backward(grad, node.inputs[0].data)]
+    return [(grad / (shape[-1] * shape[-2])).expand(shape)]
 
 
 @_derivative("view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
 def _reshape(node: Node, grad: Tensor) -> Grads | None:
-    return [grad.reshape(node.inputs[0].data.shape)] if _only_first(node) else None
+    return [grad.reshape(node.inputs[0].shape)] if _only_first(node) else None
 
 
 @_derivative("dropout", "clone", "contiguous", "alias")

@@ -23,7 +23,9 @@ def last_spatial(trace: Trace) -> tuple[str, Value]:
                     name = path if len(calls) == 1 else f"{path}#{number}"
                     found[value] = min(found.get(value, name), name, key=len)
     if not found:
-        raise LayerError("no layer of this network keeps spatial axes, so there is no map to take; use an input method such as saliency")
+        raise LayerError(
+            "no layer of this network keeps spatial axes, so there is no map; use an input method such as saliency"
+        )
     coarsest = min(v.data[0, 0].numel() for v in found)
     dense = is_spatial(trace.output, axes)
     candidates = [v for v in found if not dense or v.data[0, 0].numel() == coarsest]

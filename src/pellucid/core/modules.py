@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 from pellucid.core.trace import Value, tensors_in
@@ -20,8 +20,9 @@ class ModuleWatch:
     """Follows the calls of a module tree through torch's process-wide hooks, on this thread only."""
 
     def __init__(self, root: nn.Module) -> None:
-        self._paths = {id(m): name for name, m in root.named_modules()}
-        self.kinds = {name: type(m).__name__ for name, m in root.named_modules()}
+        named = dict(root.named_modules())
+        self._paths = {id(m): name for name, m in named.items()}
+        self.kinds = {name: type(m).__name__ for name, m in named.items()}
         self.root = root
         self.outputs: dict[str, list[tuple[Value, ...]]] = {}
         self.last = ""
@@ -33,6 +34,11 @@ class ModuleWatch:
     def path(self) -> str:
         """Module path of the innermost call that is running."""
         return self._stack[-1][0]
+
+    @property
+    def where(self) -> str:
+        """That path in words, for messages."""
+        return f'layer "{self.path}"' if self.path else "the network's forward"
 
     @property
     def call(self) -> int:
@@ -55,7 +61,8 @@ class ModuleWatch:
             path = self._paths.get(id(module)) if threading.get_ident() == self._thread else None
             if path is None:
                 return
-            self._stack.pop()
+            while self._stack.pop()[0] != path:  # calls that ended in an exception which the network caught
+                pass
             if path:
                 values = tuple(v for t in tensors_in(output) if (v := recorder.look(t)) is not None)
                 self.outputs.setdefault(path, []).append(values)
@@ -69,6 +76,13 @@ class ModuleWatch:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def graph_constants(module: nn.Module) -> list[Tensor]:
+    """Weights that a frozen TorchScript module holds in its graph instead of as parameters."""
+    graph = getattr(module, "graph", None) if isinstance(module, torch.jit.ScriptModule) else None
+    nodes = [] if graph is None else graph.findAllNodes("prim::Constant", True)
+    return [n.t("value") for n in nodes if n.hasAttribute("value") and n.kindOf("value") == "t"]
 
 
 @contextmanager

@@ -4,13 +4,17 @@ An operation that has a kind is recorded whole, so that one rule can speak about
 an unknown composite is recorded as the parts it is made of.
 """
 
+from functools import cache
+
 KINDS: dict[str, frozenset[str]] = {
     "convolution": frozenset(
         "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution".split()
     ),
     "linear": frozenset("linear addmm mm".split()),
     "product": frozenset("bmm baddbmm matmul scaled_dot_product_attention".split()),
-    "batch_norm": frozenset("batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm".split()),
+    "batch_norm": frozenset(
+        "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm".split()
+    ),
     "norm": frozenset("layer_norm group_norm instance_norm rms_norm native_layer_norm native_group_norm".split()),
     "rectifier": frozenset(
         "relu relu6 leaky_relu prelu _prelu_kernel rrelu elu celu selu silu gelu hardswish hardtanh mish softplus "
@@ -46,6 +50,7 @@ KINDS: dict[str, frozenset[str]] = {
 KIND_OF: dict[str, str] = {name: kind for kind, names in KINDS.items() for name in names}
 
 
+@cache
 def base_name(name: str) -> str:
     """The functional name of an operation: `relu_` is `relu`; private names keep their underscore in front.
 
@@ -56,6 +61,7 @@ def base_name(name: str) -> str:
     return name if name.startswith("__") else name.rstrip("_") or name
 
 
+@cache
 def kind_of(name: str) -> str:
     """The kind of an operation, or `other`."""
     return KIND_OF.get(base_name(name), "other")

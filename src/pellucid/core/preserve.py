@@ -17,7 +17,9 @@ class Preserver:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._tables = [(m, dict(m._buffers), dict(m._parameters), m.training) for m in module.modules()]
+        self._tables = [
+            (m, dict(m._buffers), dict(m._parameters), getattr(m, "training", False)) for m in module.modules()
+        ]
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
         self._random = torch.get_rng_state()
         started = torch.cuda.is_available() and torch.cuda.is_initialized()
@@ -34,14 +36,24 @@ class Preserver:
         for whole, copy in self._saved.values():
             whole.copy_(copy)
         for module, buffers, parameters, training in self._tables:
+            if isinstance(module, torch.jit.ScriptModule):
+                _rebind(module, {**buffers, **parameters})
+                continue
             for table, before in ((module._buffers, buffers), (module._parameters, parameters)):
                 if any(table.get(k) is not v for k, v in before.items()) or len(table) != len(before):
                     table.clear()
-                    table.update(before)
+                    table.update(before)  # pyright: ignore
             module.training = training
         torch.set_rng_state(self._random)
         if self._device_random:
             torch.cuda.set_rng_state_all(self._device_random)
+
+
+def _rebind(module: nn.Module, before: dict[str, Tensor | None]) -> None:
+    """Give a TorchScript module back the tensors that its own forward replaced."""
+    for name, tensor in before.items():
+        if getattr(module, name) is not tensor:
+            setattr(module, name, tensor)
 
 
 @contextmanager

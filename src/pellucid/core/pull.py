@@ -52,19 +52,28 @@ class Walk:
     """
 
     def __init__(
-        self, trace: Trace, seeds: Mapping[Value, Tensor], rules: Rules = EXACT, keep: Iterable[Value] = (), *, free: bool = False
+        self,
+        trace: Trace,
+        seeds: Mapping[Value, Tensor],
+        rules: Rules = EXACT,
+        keep: Iterable[Value] = (),
+        *,
+        free: bool = False,
     ) -> None:
         for value, seed in seeds.items():
-            if seed.shape != value.data.shape:
-                raise TraceError(f"a seed of shape {tuple(seed.shape)} can't start at a value of shape {tuple(value.data.shape)}")
+            if seed.shape != value.shape:
+                raise TraceError(
+                    f"a seed of shape {tuple(seed.shape)} can't start at a value of shape {tuple(value.shape)}"
+                )
         self.trace, self.rules = trace, rules
         self._seeds, self._keep, self._free = dict(seeds), set(keep), free
-        self.met: Counter[str] = Counter()
+        self.met: Counter[tuple[str, str]] = Counter()
         self._restart()
 
     def _restart(self) -> None:
         self._arriving: dict[Value, Tensor] = dict(self._seeds)
         self._kept: dict[Value, Tensor] = {}
+        self._sums: set[Value] = set()
         self._position = 1 + max((v.position for v in self._seeds), default=-1)
         self.met.clear()
 
@@ -75,7 +84,7 @@ class Walk:
             return self._kept[value]
         if value.position >= self._position and value not in self._arriving:
             if self._position == 1 + max((v.position for v in self._seeds), default=-1):
-                return torch.zeros_like(value.data)
+                return _zeros(value)
             if self._free:
                 raise TraceError("this walk has passed that layer and freed it; name it in keep")
             self._restart()
@@ -83,7 +92,7 @@ class Walk:
         self._go(value.position + 1)
         if value not in self._kept:
             found = self._arriving.get(value)
-            self._kept[value] = torch.zeros_like(value.data) if found is None else found
+            self._kept[value] = _zeros(value) if found is None else found
         return self._kept[value]
 
     def input(self, which: int = 0) -> Tensor:
@@ -93,7 +102,7 @@ class Walk:
     @torch.no_grad()
     def _go(self, stop: int) -> None:
         """Process the operations from the present position down to `stop`."""
-        device = self.trace.inputs[0].data.device.type
+        device = self.trace.scores.device.type
         with torch.autocast(device, enabled=False):
             while self._position > stop:
                 self._position -= 1
@@ -103,19 +112,33 @@ class Walk:
         grads = [None if v is None else self._arriving.pop(v, None) for v in node.outputs]
         for value, grad in zip(node.outputs, grads, strict=True):
             if value in self._keep and value is not None:
-                self._kept[value] = torch.zeros_like(value.data) if grad is None else grad
+                self._kept[value] = _zeros(value) if grad is None else grad
         if any(g is not None for g in grads):
             rule = self.rules.pick(node)
-            self.met[f"{getattr(rule, '__name__', self.rules.name)}: {node.base}"] += 1
+            self.met[getattr(rule, "__name__", self.rules.name), node.base] += 1
             for value, part in zip(node.inputs, rule(node, grads), strict=True):
                 if part is not None and value.differentiable:
-                    there = self._arriving.get(value)
-                    self._arriving[value] = part if there is None else there + part
+                    self._add(value, part)
         if self._free:
             self._let_go(node)
+
+    def _add(self, value: Value, part: Tensor) -> None:
+        """Contributions add up; a sum that this walk made itself is added to in place."""
+        there = self._arriving.get(value)
+        if there is None:
+            self._arriving[value] = part
+        elif value in self._sums:
+            there.add_(part)
+        else:
+            self._arriving[value] = there + part
+            self._sums.add(value)
 
     def _let_go(self, node: Node) -> None:
         node.memo.clear()
         for value in node.outputs:
             if value is not None and value not in self._keep and value not in self.trace.outputs:
-                value.data = value.data.new_empty(0)
+                value.give_up()
+
+
+def _zeros(value: Value) -> Tensor:
+    return torch.zeros(value.shape, dtype=value.dtype, device=value.data.device)

@@ -40,8 +40,10 @@ class Receipt:
     @property
     def verdict(self) -> Verdict:
         """The worst verdict among the checks; `warn` at best where something was approximate."""
-        found = {check.verdict for check in self.checks} | ({"warn"} if self.approximate else set())
-        return next((v for v in ("fail", "warn") if v in found), "pass")
+        found = {check.verdict for check in self.checks}
+        if "fail" in found:
+            return "fail"
+        return "warn" if "warn" in found or self.approximate else "pass"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

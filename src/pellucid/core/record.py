@@ -39,14 +39,21 @@ def record(module: nn.Module | Any, *inputs: Any, **kwargs: Any) -> Trace:
     placed: list[Value] = []
     arguments = (_own_copies(inputs, placed), {k: _own_copies(v, placed) for k, v in kwargs.items()})
     if not placed:
-        raise TraceError(f"no tensor among the inputs ({', '.join(type(i).__name__ for i in inputs) or 'none'}); give one")
+        raise TraceError(
+            f"no tensor among the inputs ({', '.join(type(i).__name__ for i in inputs) or 'none'}); give one"
+        )
     if placed[0].data.numel() == 0:
         raise TraceError(f"the input has no elements: shape {tuple(placed[0].data.shape)}; give at least one image")
     watch = ModuleWatch(module)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         recorder = Recorder(placed, watch, stack.enter_context(preserved(module)))
-        for context in (_attention_written_out(), function_names(recorder), watch.listening(recorder), _below_autograd()):
+        for context in (
+            _attention_written_out(),
+            function_names(recorder),
+            watch.listening(recorder),
+            _below_autograd(),
+        ):
             stack.enter_context(context)
         output = _forward(module, *filled(arguments), recorder)
     return _trace(module, output, placed, recorder, arguments)
@@ -73,10 +80,11 @@ def _forward(module: nn.Module, args: Any, named: dict[str, Any], recorder: Reco
     except Exception as error:
         if "can't allocate memory" in str(error):
             raise
-        where = f'layer "{recorder.watch.path}"' if recorder.watch.path else "the network's forward"
         shapes = ", ".join(str(tuple(v.data.shape)) for v in recorder.inputs)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TraceError(f"{where} could not take an input of shape {shapes}: {first}; check size, channels and dtype") from error
+        raise TraceError(
+            f"{recorder.watch.where} could not take an input of shape {shapes}: {first}; check size, channels and dtype"
+        ) from error
 
 
 def _trace(module: nn.Module, output: Any, placed: list[Value], recorder: Recorder, arguments: Any) -> Trace:
@@ -84,6 +92,12 @@ def _trace(module: nn.Module, output: Any, placed: list[Value], recorder: Record
     value = None if main is None else recorder.look(main)
     if value is None or value.node is None:
         raise TraceError(_unreached(recorder, main))
+    if not value.differentiable:
+        made = f"{value.node.name} in {value.node.path or 'its forward'}"
+        raise TraceError(
+            f"the network gives out whole numbers ({value.dtype}, {made}), which have no derivative; "
+            "explain the part of it that gives the scores"
+        )
     found = [v for t in tensors_in(output) if (v := recorder.look(t)) is not None]
     recorder.release()
     recognise(recorder.nodes)
@@ -96,7 +110,7 @@ def _trace(module: nn.Module, output: Any, placed: list[Value], recorder: Record
         layers=recorder.watch.outputs,
         kinds=recorder.watch.kinds,
         strangers=tuple(recorder.strangers.values()),
-        notes=tuple(n for n in (note, *recorder.notes) if n),
+        notes=tuple(dict.fromkeys(n for n in (note, *recorder.notes) if n)),
         arguments=arguments,
     )
 
@@ -119,7 +133,7 @@ def _unreached(recorder: Recorder, main: Tensor | None) -> str:
         return f"the network's output holds no tensor; {last}"
     return (
         f"the output does not come from the input through recorded operations; {last}. "
-        "Work in another thread, through numpy or in a custom extension can't be followed: keep it in torch, in one thread"
+        "Work in another thread, through numpy or in a custom extension can't be followed: keep to torch and one thread"
     )
 
 

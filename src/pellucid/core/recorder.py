@@ -1,6 +1,6 @@
 """The dispatch mode that writes the list down."""
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -8,33 +8,45 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.core.errors import TraceError
-from pellucid.core.modules import ModuleWatch
+from pellucid.core.modules import ModuleWatch, graph_constants
 from pellucid.core.operations import KIND_OF, base_name
 from pellucid.core.preserve import Preserver
 from pellucid.core.storages import Geometry, ReadView, StorageRecord, WriteView, whole_storage
 from pellucid.core.trace import Node, Value, substitute
 
+aten = torch.ops.aten
+FULLER = {  # the same operation, giving out what its derivative needs as well; at most so many arguments
+    aten.max_pool2d.default: (("winners",), aten.max_pool2d_with_indices.default, 6),
+    aten.layer_norm.default: (("mean", "rstd"), aten.native_layer_norm.default, 5),
+}
 
-@lru_cache(maxsize=4096)
+
+@cache
 def _written(func: Any) -> tuple[str, ...]:
     """Names of the arguments that an operation writes into."""
     return tuple(a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write)
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _names(func: Any) -> tuple[str, ...]:
     return tuple(a.name for a in func._schema.arguments)
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _taken_apart(func: Any) -> bool:
     """Composites outside the vocabulary are recorded as the parts they are made of."""
     name = base_name(func.overloadpacket.__name__)
     return name not in KIND_OF and not _written(func) and func._can_decompose()
 
 
+@cache
+def _random(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags and not _flags(func)
+
+
+@cache
 def _flags(func: Any) -> tuple[str, ...]:
-    return tuple(n for n in _names(func) if n in ("train", "training"))
+    return tuple(n for n in _names(func) if n in ("train", "training", "dropout_p"))
 
 
 class Recorder(TorchDispatchMode):
@@ -50,6 +62,8 @@ class Recorder(TorchDispatchMode):
         self._bound: dict[int, tuple[Tensor, int, Value]] = {}
         self._storages: dict[int, StorageRecord] = {}
         self._made: dict[int, Tensor] = {}
+        self._captured: set[int] = set()
+        self._restored: set[int] = set()
         registered = (*watch.root.parameters(), *watch.root.buffers())
         self._registered = {_key(t) for t in registered if t.layout == torch.strided and not _lazy(t)}
         for value in inputs:
@@ -68,10 +82,16 @@ class Recorder(TorchDispatchMode):
         values: list[Value] = []
         recorded, named = self._recorded(args, values), self._recorded(kwargs, values)
         if not values:
-            return self._untraced(func(*args, **kwargs))
+            return self._untraced(func, func(*args, **kwargs))
         self._refuse_train_mode(func, args, kwargs)
-        out = func(*args, **kwargs)
-        return self._emit(func, recorded, named, values, out)
+        if func in FULLER and not kwargs:
+            names, fuller, count = FULLER[func]
+            left_out = [a.default_value for a in func._schema.arguments[len(args) : count]]
+            out, *rest = fuller(*args[:count], *left_out)
+            self._emit(func, recorded, named, values, out)
+            self.nodes[-1].memo.update(zip(names, rest, strict=True))
+            return out
+        return self._emit(func, recorded, named, values, func(*args, **kwargs))
 
     def look(self, tensor: Tensor) -> Value | None:
         """The value that a tensor stands for now, or None where it does not come from the inputs."""
@@ -82,7 +102,7 @@ class Recorder(TorchDispatchMode):
         if bound is not None and bound[1] == storage.version:
             return bound[2]
         if not storage.covers(tensor):
-            raise TraceError(f'layer "{self.watch.path}" writes into part of a tensor and reads another part; use a copy')
+            raise TraceError(f"{self.watch.where} writes into part of a tensor and reads another part; use a copy")
         view = ReadView(storage.geometry, Geometry.of(tensor))
         return self._append(view, "as_strided", (storage.root,), {}, [storage.root], [tensor])[0]
 
@@ -100,15 +120,34 @@ class Recorder(TorchDispatchMode):
                 return leaf
             value = self.look(leaf)
             if value is None:
-                self._note_stranger(leaf)
-                return leaf
+                return self._constant(leaf)
             values.append(value)
             return value
 
         return {k: substitute(v, swap) for k, v in item.items()} if isinstance(item, dict) else substitute(item, swap)
 
-    def _untraced(self, out: Any) -> Any:
+    def _constant(self, tensor: Tensor) -> Tensor:
+        """A tensor that does not come from the inputs, as it is now; copied if it will be put back."""
+        self._note_stranger(tensor)
+        key = _key(tensor)
+        self._captured.add(key)
+        return tensor.clone() if key in self._restored else tensor
+
+    def _keep_constants(self, target: Tensor) -> None:
+        """Before an untraced write: operations that read this memory keep a copy of what they read."""
+        key = _key(target)
+        if key in self._captured:
+            swap = lambda leaf: leaf.clone() if isinstance(leaf, Tensor) and _key(leaf) == key else leaf  # noqa: E731
+            for node in self.nodes:
+                node.args = substitute(node.args, swap)
+                node.kwargs = {k: substitute(v, swap) for k, v in node.kwargs.items()}
+            self._captured.discard(key)
+
+    def _untraced(self, func: Any, out: Any) -> Any:
         """Constants made during the recording, so that they are not taken for strangers."""
+        if _random(func):
+            told = f"{self.watch.where} draws random numbers ({func}); if they reach the scores, the map belongs to this draw"
+            self.notes.append(told)
 
         def keep(leaf: Any) -> Any:
             if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
@@ -124,10 +163,13 @@ class Recorder(TorchDispatchMode):
         if known or tensor.numel() < 2 or not tensor.is_floating_point():
             return
         if not self.strangers:
-            self._registered |= {_key(t) for m in self.watch.root.modules() for t in _loose_tensors(vars(m))}
+            parts = list(self.watch.root.modules())
+            self._registered |= {_key(t) for m in parts for t in (*_loose_tensors(vars(m)), *graph_constants(m))}
         if key not in self._registered:
             where = self.watch.path or "the network's forward"
-            self.strangers[key] = f"a tensor of shape {tuple(tensor.shape)} from outside entered at {where}; it counts as a constant"
+            self.strangers[key] = (
+                f"a tensor of shape {tuple(tensor.shape)} from outside entered at {where}; it counts as a constant"
+            )
 
     def _emit(self, func: Any, args: Any, kwargs: Any, values: list[Value], out: Any) -> Any:
         outs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, (tuple, list)) else []
@@ -136,11 +178,9 @@ class Recorder(TorchDispatchMode):
             return out
         if any(t is not None and t.is_complex() for t in tensors):
             raise TraceError(
-                f'layer "{self.watch.path}" makes complex numbers ({func}); complex networks are not supported, '
+                f"{self.watch.where} makes complex numbers ({func}); complex networks are not supported, "
                 "use a real-valued form of it"
             )
-        if torch.Tag.nondeterministic_seeded in func.tags and not _flags(func):
-            self.notes.append(f"{func} in {self.watch.path or 'the network'} is random: the map belongs to this one draw")
         if any(t is not None for t in tensors):
             self._append(func, func.overloadpacket.__name__, args, kwargs, values, tensors)
         return out
@@ -176,10 +216,15 @@ class Recorder(TorchDispatchMode):
         for target in _flat(targets):
             if _key(target) not in self._made and _key(target) not in self._storages:
                 self.preserver.before_write(target)
+                self._restored.add(_key(target))
         if not traced:
-            return self._untraced(func(*args, **kwargs))
+            for target in _flat(targets):
+                self._keep_constants(target)
+            return self._untraced(func, func(*args, **kwargs))
         if len(targets) != 1 or not isinstance(targets[0], Tensor):
-            raise TraceError(f'{func} in layer "{self.watch.path}" writes into several tensors at once; write one after the other')
+            raise TraceError(
+                f"{func} in {self.watch.where} writes into several tensors at once; write one after the other"
+            )
         self._refuse_train_mode(func, args, kwargs)
         if written[0] == "out":
             return self._write_out(func, args, kwargs, targets[0])
@@ -194,11 +239,12 @@ class Recorder(TorchDispatchMode):
             if _names(plain) == wanted:
                 with self:
                     return target.copy_(plain(*args, **{k: v for k, v in kwargs.items() if k != "out"}))
-        raise TraceError(f'{func} in layer "{self.watch.path}" writes into out=; use its returned value instead')
+        raise TraceError(f"{func} in {self.watch.where} writes into out=; use its returned value instead")
 
     def _write_into(self, func: Any, args: Any, kwargs: Any, target: Tensor, place: int) -> Any:
         key = _key(target)
         if key not in self._storages:
+            self._keep_constants(target)
             flat = whole_storage(target)
             self._storages[key] = StorageRecord(Value(flat), flat)
             self._storages[key].aliases.append(self._storages[key].root)
@@ -206,7 +252,7 @@ class Recorder(TorchDispatchMode):
         values: list[Value] = []
         recorded, named = self._recorded(args, values), self._recorded(kwargs, values)
         geometry, part = storage.geometry, Geometry.of(target)
-        storage.move_aliases_to_copy()
+        storage.detach_aliases()
         out = func(*args, **kwargs)
         storage.version += 1
         new = self._append(func, func.overloadpacket.__name__, recorded, named, values, [target])[0]
@@ -215,19 +261,27 @@ class Recorder(TorchDispatchMode):
             storage.root = new
         else:
             whole = [storage.root, new]
-            storage.root = self._append(WriteView(geometry, part), "write", tuple(whole), {}, whole, [storage.tensor])[0]
+            storage.root = self._append(WriteView(geometry, part), "write", tuple(whole), {}, whole, [storage.tensor])[
+                0
+            ]
         return out
 
     def _refuse_train_mode(self, func: Any, args: Any, kwargs: Any) -> None:
+        if _random(func):
+            raise TraceError(
+                f"{self.watch.where} draws random numbers ({func}), so the map would belong to one draw only; "
+                "give the network fixed numbers instead"
+            )
         for flag in _flags(func):
             place = _names(func).index(flag)
             active = kwargs.get(flag, args[place] if place < len(args) else False)
             if not active or (flag == "train" and args[1:2] == (0.0,)):
                 continue
-            what = "dropout" if "dropout" in str(func) else "batch statistics" if "norm" in str(func) else str(func)
+            words = {"dropout": "dropout", "norm": "batch statistics"}
+            what = next((said for word, said in words.items() if word in str(func) + flag), str(func))
             raise TraceError(
-                f'{what} is active in layer "{self.watch.path}", so one image\'s answer would depend on chance or on its '
-                "neighbours; call model.eval() first (a BatchNorm with track_running_stats=False needs running statistics)"
+                f"{what} is active in {self.watch.where}, so one image's answer would depend on chance or on its "
+                "neighbours; call model.eval() first (BatchNorm must have running statistics of its own)"
             )
 
 
@@ -236,7 +290,7 @@ def _key(tensor: Tensor) -> int:
 
 
 def _lazy(tensor: Tensor) -> bool:
-    return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+    return torch.nn.parameter.is_lazy(tensor)
 
 
 def _flat(item: Any) -> list[Tensor]:
@@ -254,5 +308,7 @@ def _loose_tensors(item: Any, depth: int = 3) -> list[Tensor]:
     if isinstance(item, Tensor):
         return [item] if item.layout == torch.strided else []
     if depth and isinstance(item, (dict, list, tuple)):
-        return [t for part in (item.values() if isinstance(item, dict) else item) for t in _loose_tensors(part, depth - 1)]
+        return [
+            t for part in (item.values() if isinstance(item, dict) else item) for t in _loose_tensors(part, depth - 1)
+        ]
     return []

@@ -27,7 +27,9 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
     current: dict[Value, Tensor] = dict(edits or {})
     for value, tensor in zip(trace.inputs, inputs, strict=False):
         if tensor.shape != value.data.shape:
-            raise TraceError(f"an input of shape {tuple(tensor.shape)} came, the recording was made with {tuple(value.data.shape)}")
+            raise TraceError(
+                f"an input of shape {tuple(tensor.shape)} came, the recording was made with {tuple(value.data.shape)}"
+            )
         current[value] = tensor
     for node in trace.nodes:
         if not any(v in current for v in node.inputs):

@@ -2,7 +2,7 @@
 
 A storage has a *root*, the value that spans it, and a version. A write makes a new version; tensors
 bound to an older version are read as a view of the new root. Before a write, values that share the
-memory move to a copy, so that every recorded value keeps what its readers saw.
+memory are given up (they can be computed again) or copied, so that every value stays what its readers saw.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pellucid.core.trace import Value
+
+DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Geometry:
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Geometry":
-        return cls(tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+        return cls(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
     @property
     def reach(self) -> int:
@@ -93,14 +95,31 @@ class StorageRecord:
         inner, outer = Geometry.of(tensor), self.geometry
         return outer.offset <= inner.offset and inner.reach <= outer.reach
 
-    def move_aliases_to_copy(self) -> None:
-        """Give every sharing value memory of its own, with one copy of the storage for all."""
-        copy = whole_storage(self.tensor).clone()
+    def detach_aliases(self) -> None:
+        """Before a write: sharing values that can be computed again are given up, the others get a copy."""
+        copy = None
         for value in self.aliases:
+            if _repeatable(value):
+                value.give_up()
+                continue
+            copy = whole_storage(self.tensor).clone() if copy is None else copy
             data = value.data
             same = data.dtype == copy.dtype
             value.data = copy.as_strided(data.size(), data.stride(), data.storage_offset()) if same else data.clone()
         self.aliases.clear()
+
+
+def _repeatable(value: Value) -> bool:
+    """Whether running a value's operation again gives the same tensor, within a few steps."""
+    node = value.node
+    if (
+        node is None
+        or value.depth
+        or len(node.outputs) != 1
+        or max((v.depth for v in node.inputs), default=0) >= DEEPEST
+    ):
+        return False
+    return torch.Tag.nondeterministic_seeded not in getattr(node.op, "tags", ())
 
 
 def whole_storage(tensor: Tensor) -> Tensor:

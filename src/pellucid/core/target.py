@@ -57,7 +57,9 @@ class Target:
         number = self.read(data, list(range(data.shape[0])) if rows is None else rows)
         if not isinstance(number, Tensor) or number.numel() != data.shape[0]:
             came = tuple(number.shape) if isinstance(number, Tensor) else type(number).__name__
-            raise TargetError(f"target {self.name()!r} gave {came} for {data.shape[0]} images; give one number per image")
+            raise TargetError(
+                f"target {self.name()!r} gave {came} for {data.shape[0]} images; give one number per image"
+            )
         return number.reshape(-1)
 
     def __repr__(self) -> str:
@@ -121,7 +123,9 @@ def unit(layer: str, channel: int, position: Sequence[int] | str = "mean") -> Ta
                 raise TargetError(f'position "{position}" came; use "mean", "max" or coordinates')
             return maps.mean(1) if position == "mean" else maps.amax(1)
         if len(position) != a.dim() - 2 or any(not 0 <= p < n for p, n in zip(position, a.shape[2:], strict=True)):
-            raise TargetError(f'position {tuple(position)} is not inside the maps of layer "{layer}", {tuple(a.shape[2:])}')
+            raise TargetError(
+                f'position {tuple(position)} is not inside the maps of layer "{layer}", {tuple(a.shape[2:])}'
+            )
         return a[(slice(None), channel, *position)]
 
     where = position if isinstance(position, str) else f"at {tuple(position)}"
@@ -139,7 +143,9 @@ def region(index: Index, mask: Tensor) -> Target:
     def read(y: Tensor, rows: Sequence[int]) -> Tensor:
         inside = torch.as_tensor(mask, dtype=y.dtype, device=y.device)
         if y.dim() < 3 or inside.shape != y.shape[2:]:
-            raise TargetError(f"a mask of {tuple(inside.shape)} came; the network's dense output has {tuple(y.shape[2:])}")
+            raise TargetError(
+                f"a mask of {tuple(inside.shape)} came; the network's dense output has {tuple(y.shape[2:])}"
+            )
         if not inside.any():
             raise TargetError("the mask is empty; mark at least one position")
         scores = (y * inside).flatten(2).sum(2) / inside.sum()
@@ -174,7 +180,9 @@ def _pick(scores: Tensor, classes: tuple[int, ...], rows: Sequence[int]) -> Tens
     if wrong is not None:
         raise TargetError(f"class {wrong} came; the network has {count} classes (0 to {count - 1})")
     if len(classes) > 1 and max(rows, default=0) >= len(classes):
-        raise TargetError(f"{len(classes)} classes came for {max(rows) + 1} images; give one class for all or one per image")
+        raise TargetError(
+            f"{len(classes)} classes came for {max(rows) + 1} images; give one class for all or one per image"
+        )
     chosen = [classes[0] if len(classes) == 1 else classes[r] for r in rows]
     return scores.gather(1, torch.tensor(chosen, device=scores.device)[:, None])[:, 0]
 
@@ -182,7 +190,7 @@ def _pick(scores: Tensor, classes: tuple[int, ...], rows: Sequence[int]) -> Tens
 def _indices(index: Any) -> tuple[int, ...]:
     if isinstance(index, Tensor):
         index = index.flatten().tolist()
-    values = tuple(index) if isinstance(index, Sequence) and not isinstance(index, str) else (index,)
+    values: tuple[Any, ...] = tuple(index) if isinstance(index, (list, tuple, range)) else (index,)
     if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
         raise TargetError(f"class {index!r} came; give a class number, or one number per image")
     return values

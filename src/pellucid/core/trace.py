@@ -14,12 +14,47 @@ if TYPE_CHECKING:
     from pellucid.core.pull import Rules, Walk
 
 
-@dataclass(eq=False)
 class Value:
-    """One tensor of the recording, in the state in which later operations read it."""
+    """One tensor of the recording, in the state in which later operations read it.
 
-    data: Tensor
-    node: "Node | None" = None
+    A value that was overwritten in place may be given up by the recorder; it is computed again from its
+    operation when somebody asks for it.
+    """
+
+    __slots__ = ("_data", "depth", "dtype", "node", "shape")
+
+    def __init__(self, data: Tensor, node: "Node | None" = None) -> None:
+        self._data: Tensor | None = data
+        self.node = node
+        self.shape, self.dtype = data.shape, data.dtype
+        self.depth = 0
+
+    @property
+    def data(self) -> Tensor:
+        if self._data is None:
+            self._data = self._again()
+        return self._data
+
+    @data.setter
+    def data(self, tensor: Tensor) -> None:
+        self._data = tensor
+
+    def _again(self) -> Tensor:
+        if self.node is None:
+            raise TraceError("the recording no longer holds this value; record again")
+        with torch.no_grad():
+            out = self.node.run({v: v.data for v in self.node.inputs})
+        outs = [out] if isinstance(out, Tensor) else list(out)
+        return outs[self.node.outputs.index(self)]
+
+    def give_up(self) -> None:
+        """Let go of the data; `data` computes it again."""
+        self._data, self.depth = None, 1 + max((v.depth for v in self.node.inputs), default=0) if self.node else 0
+
+    @property
+    def held(self) -> Tensor | None:
+        """The data if it is in memory."""
+        return self._data
 
     @property
     def position(self) -> int:
@@ -28,11 +63,11 @@ class Value:
 
     @property
     def differentiable(self) -> bool:
-        return self.data.is_floating_point()
+        return self.dtype.is_floating_point
 
     def __repr__(self) -> str:
         made = "input" if self.node is None else f"{self.node.name} in {self.node.path or 'the network'}"
-        return f"Value({tuple(self.data.shape)}, {made})"
+        return f"Value({tuple(self.shape)}, {made})"
 
 
 @dataclass(eq=False)
@@ -41,6 +76,7 @@ class Node:
 
     Attributes:
         op: the callable: an ATen overload, or one of the two view helpers of the recorder.
+        name, base: as in ATen (`relu_`), and its functional name (`relu`).
         args, kwargs: as called, with a `Value` wherever a recorded tensor went in.
         inputs: those values in order of appearance.
         outputs: one value per tensor that came out (`None` where nothing recordable did).
@@ -66,13 +102,11 @@ class Node:
     kind: str = ""
     gate: tuple[Callable[[Tensor], Tensor], int] | None = None
     memo: dict[str, Any] = field(default_factory=dict)
+    base: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.kind = self.kind or kind_of(self.name)
-
-    @property
-    def base(self) -> str:
-        return base_name(self.name)
+        self.base = base_name(self.name)
 
     @property
     def output(self) -> Value:
@@ -96,8 +130,9 @@ class Node:
 
 def substitute(item: Any, swap: Callable[[Any], Any]) -> Any:
     """`swap` applied to every leaf of nested lists and tuples."""
-    if isinstance(item, (list, tuple)):
-        return type(item)([substitute(part, swap) for part in item]) if type(item) in (list, tuple) else item
+    kind = type(item)
+    if kind is tuple or kind is list:
+        return kind([substitute(part, swap) if type(part) in (tuple, list) else swap(part) for part in item])
     return swap(item)
 
 
@@ -138,6 +173,7 @@ class Trace:
         strangers: tensors that entered from outside the recording and count as constants, in words.
         notes: what was chosen on the way.
         arguments: the call, with values for tensors.
+        memo: findings about this recording that are worth keeping.
     """
 
     module: nn.Module
@@ -150,6 +186,7 @@ class Trace:
     strangers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+    memo: dict[str, Any] = field(default_factory=dict)
 
     def at(self, layer: str, call: int = -1) -> Value:
         """The output of a layer, by module path; `"relu#0"` names the first of several calls.
@@ -163,7 +200,9 @@ class Trace:
             raise LayerError(self._no_layer(path))
         which = int(number) if number.lstrip("-").isdigit() else call
         if not -len(calls) <= which < len(calls):
-            raise LayerError(f'layer "{path}" ran {len(calls)} times; call {which} does not exist, use 0 to {len(calls) - 1}')
+            raise LayerError(
+                f'layer "{path}" ran {len(calls)} times; call {which} does not exist, use 0 to {len(calls) - 1}'
+            )
         if not calls[which]:
             raise LayerError(f'layer "{path}" gives out no recorded tensor; try the layer before or behind it')
         return calls[which][0]
@@ -208,7 +247,7 @@ class Trace:
     @property
     def batch(self) -> int:
         """Number of images in the first input."""
-        return self.inputs[0].data.shape[0]
+        return self.inputs[0].shape[0]
 
     @property
     def scores(self) -> Tensor:
@@ -216,8 +255,10 @@ class Trace:
         return self.output.data
 
     def __repr__(self) -> str:
-        shapes = ", ".join(str(tuple(v.data.shape)) for v in self.inputs)
-        return f"Trace({type(self.module).__name__}: {shapes} -> {tuple(self.scores.shape)}, {len(self.nodes)} operations)"
+        shapes = ", ".join(str(tuple(v.shape)) for v in self.inputs)
+        return (
+            f"Trace({type(self.module).__name__}: {shapes} -> {tuple(self.scores.shape)}, {len(self.nodes)} operations)"
+        )
 
 
 @torch.no_grad()
@@ -225,6 +266,7 @@ def bytes_held(trace: Trace) -> int:
     """Memory that the recording's values hold, each storage once."""
     storages = {}
     for value in [*trace.inputs, *(v for node in trace.nodes for v in node.outputs if v is not None)]:
-        storage = value.data.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        if value.held is not None:
+            storage = value.held.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())

@@ -15,7 +15,7 @@ from pellucid.core.errors import ImageError, SettingError
 from pellucid.images.decode import Picture
 from pellucid.images.placement import Placement
 
-__all__ = ["Placement", "Prepared", "Preprocess"]
+__all__ = ["Placement", "Prepared", "Preprocess", "preprocess"]
 
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box"]
 Size = int | tuple[int, int]
@@ -144,6 +144,9 @@ class Preprocess:
             raise SettingError(f"unknown preprocessing setting {', '.join(unknown)}; there are {', '.join(known)}")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**settings)
+
+
+preprocess = Preprocess  # `pel.preprocess(resize_px=256, …)` reads like the other calls
 
 
 def _number(name: str, value: Any) -> float:

@@ -3,12 +3,14 @@
 `A` is the layer's output `(b, k, ...)`, `G = ∂ S_c / ∂ A`; every map comes back on the layer's own grid.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.core.errors import LayerError, MethodError
 from pellucid.core.layers import between, last_spatial
+from pellucid.core.receipt import Check
 from pellucid.core.trace import Node, Trace, Value
 from pellucid.methods.case import Case
 from pellucid.methods.gradients import rectifier_doctor
@@ -17,7 +19,8 @@ from pellucid.methods.registry import Verdict, method
 from pellucid.rules.rectifiers import GUIDED
 
 LINEAR_HEAD = frozenset({"linear", "view", "dropout", "average_pool", "batch_norm"})
-COARSE = "one cell of the layer's grid covers many pixels, and channels with mixed evidence are averaged away"
+COMPLETE = 1e-3
+COARSE = "where details are small: one cell covers many pixels, and channels of mixed evidence are averaged away"
 
 
 def _layer_doctor(trace: Trace) -> Verdict:
@@ -27,7 +30,9 @@ def _layer_doctor(trace: Trace) -> Verdict:
         return Verdict("impossible", str(error))
     after = {trace.nodes[i].base for i in between(trace, value, trace.output)}
     if after & {"bmm", "baddbmm", "scaled_dot_product_attention"}:
-        return Verdict("approximate", f'layer "{name}" is followed by attention, which mixes positions: places are only rough')
+        return Verdict(
+            "approximate", f'layer "{name}" is followed by attention, which mixes positions: places are only rough'
+        )
     return Verdict("exact", f'layer "{name}", {"×".join(map(str, value.data.shape[2:]))} cells')
 
 
@@ -46,13 +51,15 @@ def pooled_head(trace: Trace) -> tuple[Value, str]:
         if node.kind == "average_pool" and _averages_all(node, axes):
             break
     else:
-        raise MethodError("exact CAM needs global average pooling before the scores, and this network has none; use grad_cam")
+        raise MethodError(
+            "exact CAM needs global average pooling before the scores, and this network has none; use grad_cam"
+        )
     maps = node.inputs[0]
     for position in between(trace, maps, trace.output):
         behind = trace.nodes[position]
         if behind.kind not in LINEAR_HEAD:
             raise MethodError(
-                f'exact CAM needs a linear head; "{behind.base}" in layer "{behind.path}" stands behind the pooling; use grad_cam'
+                f'CAM needs a linear head; "{behind.base}" in layer "{behind.path}" follows the pooling; use grad_cam'
             )
     return maps, trace.name_of(maps)
 
@@ -74,7 +81,7 @@ def _cam_doctor(trace: Trace) -> Verdict:
     "cam",
     title="CAM",
     site="layer",
-    units="target units (the mean over the map is the score less its bias)",
+    units="evidence (its mean over the map is the score less the bias)",
     source="Zhou et al. 2016, arXiv:1512.04150, equation 2",
     misleads=COARSE,
     doctor=_cam_doctor,
@@ -92,7 +99,24 @@ def cam(case: Case) -> Float[Tensor, "b *space"]:
     maps, name = pooled_head(case.trace)
     case.notes.append(f'exact CAM reads the maps that are averaged, "{name}"')
     weights = case.gradients_walk().at(maps) * maps.data[0, 0].numel()
-    return (weights * maps.data).sum(1)
+    heat = (weights * maps.data).sum(1)
+    _mean_is_score(case, maps, heat)
+    return heat
+
+
+def _mean_is_score(case: Case, maps: Value, heat: Tensor) -> None:
+    """Put `|mean M + S(0) − S| / |S|` into the receipts; `S(0)`, the bias, is the head replayed from empty maps."""
+    if case.target.layer is not None:
+        return
+    output = case.trace.replay(edits={maps: torch.zeros_like(maps.data)})
+    bias, score = case.target.read(output, range(len(output))).double(), case.score().double()
+    for image, (mean, b, s) in enumerate(
+        zip(heat.double().flatten(1).mean(1).tolist(), bias.tolist(), score.tolist(), strict=True)
+    ):
+        residual = abs(mean + b - s) / max(abs(s), 1e-12)
+        verdict = "pass" if residual <= COMPLETE else "fail"
+        text = f"the map's mean {mean:.4g} and the bias {b:.4g} must give the score {s:.4g}"
+        case.checks[image].append(Check("completeness residual", residual, COMPLETE, verdict, text))
 
 
 @method(
@@ -100,7 +124,7 @@ def cam(case: Case) -> Float[Tensor, "b *space"]:
     title="Grad-CAM",
     site="layer",
     signed=False,
-    units="target units per cell (up to the rectifier)",
+    units="share of the score at each cell, negative ones cut",
     source="Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2",
     misleads=COARSE,
     doctor=_layer_doctor,
@@ -136,7 +160,7 @@ def grad_cam_plus_plus(case: Case) -> Float[Tensor, "b *space"]:
     title="XGrad-CAM",
     site="layer",
     signed=False,
-    units="target units per cell (up to the rectifier)",
+    units="share of the score at each cell, negative ones cut",
     source="Fu et al. 2020, arXiv:2008.02312, equation 8",
     misleads=COARSE,
     doctor=_layer_doctor,
@@ -154,9 +178,9 @@ def xgrad_cam(case: Case) -> Float[Tensor, "b *space"]:
     title="HiResCAM",
     site="layer",
     signed=False,
-    units="target units per cell (up to the rectifier)",
+    units="share of the score at each cell, negative ones cut",
     source="Draelos & Carin 2020, arXiv:2011.08891, equation 6 (here with the rectifier)",
-    misleads="one cell of the layer's grid covers many pixels",
+    misleads="where details are small: one cell covers many pixels",
     doctor=_layer_doctor,
 )
 def hires_cam(case: Case) -> Float[Tensor, "b *space"]:
@@ -169,9 +193,9 @@ def hires_cam(case: Case) -> Float[Tensor, "b *space"]:
     title="LayerCAM",
     site="layer",
     signed=False,
-    units="target units per cell (up to the rectifiers)",
+    units="share of the score at each cell, negative ones cut",
     source="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943, equations 5 to 7",
-    misleads="negative gradients are dropped, so evidence against the class is never shown",
+    misleads="where there is evidence against the class: it is dropped and never shown",
     doctor=_layer_doctor,
 )
 def layer_cam(case: Case) -> Float[Tensor, "b *space"]:
@@ -186,7 +210,7 @@ def layer_cam(case: Case) -> Float[Tensor, "b *space"]:
     signed=True,
     units="projection on the first principal component, no unit",
     source="Muhammad & Yeasin 2020, arXiv:2008.00299, equation 3",
-    misleads="it does not look at the class at all: it shows what is prominent to this layer",
+    misleads="when it is read as evidence: it does not look at the class, only at what is prominent to this layer",
     doctor=_layer_doctor,
 )
 def eigen_cam(case: Case) -> Float[Tensor, "b *space"]:
@@ -204,7 +228,7 @@ def eigen_cam(case: Case) -> Float[Tensor, "b *space"]:
     signed=True,
     units="projection on the first principal component, no unit",
     source="Gildenblat et al. 2021, pytorch-grad-cam (Eigen-CAM of G ⊙ A)",
-    misleads="the first component need not be the evidence for the class, and its sign is a convention",
+    misleads="when it is read as evidence: the first component need not be that, and its sign is a convention",
     doctor=_layer_doctor,
 )
 def eigen_grad_cam(case: Case) -> Float[Tensor, "b *space"]:
@@ -218,7 +242,7 @@ def eigen_grad_cam(case: Case) -> Float[Tensor, "b *space"]:
     site="input",
     units="no unit; compare places, not sizes",
     source="Selvaraju et al. 2017, arXiv:1610.02391, section 3.2",
-    misleads="its fine detail is guided backprop's, which hardly depends on the class",
+    misleads="when classes are compared: its fine detail is guided backprop's, which hardly depends on the class",
     doctor=rectifier_doctor("guided"),
     layered=True,
 )

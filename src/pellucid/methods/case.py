@@ -17,6 +17,7 @@ from pellucid.core.record import record
 from pellucid.core.target import Target
 from pellucid.core.trace import Trace, Value, bytes_held, filled
 from pellucid.images.transforms import Preprocess
+from pellucid.methods.passes import agree, eligible, module_gradients
 
 PASS_BYTES = 300 * 2**20
 LARGEST_PASS = 8
@@ -94,7 +95,7 @@ class Case:
     def _maps(self, tensor: Tensor) -> Tensor:
         if tensor.dim() != self.x.dim() or tensor.dim() < 3:
             raise MethodError(
-                f'layer "{self.layer}" gives {tuple(tensor.shape)}, which has no spatial axes; choose a layer with maps '
+                f'layer "{self.layer}" gives {tuple(tensor.shape)}, which has no maps; choose a layer with maps '
                 "(`pellucid layers` lists them)"
             )
         return tensor
@@ -116,7 +117,7 @@ class Case:
             return torch.zeros_like(self.x)
         if self.preprocess is None:
             raise SettingError(
-                f'baseline "{name}" lives in pixel space, and this network\'s preprocessing is not known; give preprocess=, '
+                f'baseline "{name}" lives in pixel space, and the preprocessing is not known; give preprocess=, '
                 'baseline="zero" (zeros in input space) or a tensor'
             )
         pixels = self.preprocess.denormalise(self.x)
@@ -128,7 +129,11 @@ class Case:
         return int(max(1, min(LARGEST_PASS, PASS_BYTES // (2 * each))))
 
     def many(
-        self, samples: Iterable[tuple[Tensor, int]], total: int, take: Callable[[Tensor, Tensor, list[int]], None], rules: Rules = EXACT
+        self,
+        samples: Iterable[tuple[Tensor, int]],
+        total: int,
+        take: Callable[[Tensor, Tensor, list[int]], None],
+        rules: Rules = EXACT,
     ) -> None:
         """Pull many variants of the images, a few at a time.
 
@@ -166,6 +171,23 @@ class Case:
 
     def gradients(self, x: Tensor, rows: list[int], rules: Rules = EXACT) -> tuple[Tensor, Tensor]:
         """`∂ score / ∂ x` (or what arrives under other rules) and the scores for new inputs."""
+        if rules is EXACT and self._autograd_agrees(x[:1], rows[:1]):
+            found = module_gradients(self.trace, self.target, x, self._others(rows), rows)
+            if found is not None:
+                return found
+        return self._recorded_gradients(x, rows, rules)
+
+    def _autograd_agrees(self, x: Tensor, rows: list[int]) -> bool:
+        """Tried once per recording, on one image."""
+        if "autograd agrees" not in self.trace.memo:
+            agrees = False
+            if eligible(self.trace, self.target):
+                theirs = module_gradients(self.trace, self.target, x, self._others(rows), rows)
+                agrees = theirs is not None and agree(self._recorded_gradients(x, rows, EXACT)[0], theirs[0])
+            self.trace.memo["autograd agrees"] = agrees
+        return self.trace.memo["autograd agrees"] and eligible(self.trace, self.target)
+
+    def _recorded_gradients(self, x: Tensor, rows: list[int], rules: Rules) -> tuple[Tensor, Tensor]:
         trace = self._record(x, rows)
         scores = self.target.score(trace, rows)
         return Walk(trace, self.target.seeds(trace, rows), rules, free=True).input(), scores
@@ -175,9 +197,14 @@ class Case:
         return self.target.score(self._record(x, rows), rows)
 
     def _record(self, x: Tensor, rows: list[int]) -> Trace:
+        args, kwargs = self._others(rows)
+        return record(self.trace.module, x, *args, **kwargs)
+
+    def _others(self, rows: list[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The network's further arguments, repeated to go with the variants."""
         args, kwargs = filled(self.trace.arguments)
-        others = [_rows(a, rows, self.trace.batch) for a in args[1:]]
-        return record(self.trace.module, x, *others, **{k: _rows(v, rows, self.trace.batch) for k, v in kwargs.items()})
+        batch = self.trace.batch
+        return tuple(_rows(a, rows, batch) for a in args[1:]), {k: _rows(v, rows, batch) for k, v in kwargs.items()}
 
 
 def _rows(argument: Any, rows: list[int], batch: int) -> Any:

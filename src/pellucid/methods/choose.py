@@ -54,7 +54,9 @@ def _top(asked: str, trace: Trace) -> list[Target]:
     scores = top_scores(trace)
     count = int(asked[3:]) if asked[3:].isdigit() else 0
     if not 1 <= count <= scores.shape[1]:
-        raise TargetError(f'"{asked}" came; use "top1" to "top{scores.shape[1]}", the network has {scores.shape[1]} classes')
+        raise TargetError(
+            f'"{asked}" came; use "top1" to "top{scores.shape[1]}", the network has {scores.shape[1]} classes'
+        )
     best = scores.topk(count, 1).indices
     return [logit(best[:, k]) for k in range(count)]
 
@@ -71,7 +73,7 @@ def _one(asked: Any, model: Model) -> Target:
     if isinstance(asked, (list, tuple, torch.Tensor)) or (isinstance(asked, int) and not isinstance(asked, bool)):
         return logit(asked)
     if callable(asked):
-        return custom(asked)
+        return custom(asked)  # pyright: ignore[reportArgumentType]
     if not isinstance(asked, str):
         raise TargetError(f"{type(asked).__name__} came as a target; give {FORMS}")
     kind, colon, rest = asked.partition(":")

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.core.errors import ModelError
-from pellucid.core.preserve import preserved
-from pellucid.core.record import main_output, record
-from pellucid.core.trace import Trace
+from pellucid.core.record import record
+from pellucid.core.target import custom
+from pellucid.core.trace import Trace, filled
+from pellucid.methods.passes import module_gradients
 from pellucid.methods.registry import METHODS, Verdict
 from pellucid.models.model import Model, wrap
 
 SAME = 1e-4
+ANY_SIZE_PX = 224
 
 
 @dataclass(frozen=True)
@@ -45,37 +47,51 @@ def doctor(model: Model | nn.Module, x: Tensor | None = None) -> Diagnosis:
         ModelError: no input was given and the input size is not known.
     """
     model = model if isinstance(model, Model) else wrap(model)
-    x = _example(model) if x is None else x
+    x = example_input(model) if x is None else x
     trace = record(model.module, x)
     error = gradient_error(trace)
     warnings = [*model.notes, *trace.notes, *trace.strangers]
     functions = sorted({n.function for n in trace.nodes if n.function})
     if functions:
-        warnings.append(f"custom functions {', '.join(functions)}: their recorded operations are differentiated, not their own backward")
+        warnings.append(
+            f"custom functions {', '.join(functions)}: what they recorded is differentiated, not their own backward"
+        )
     if error > SAME:
-        warnings.append(f"the recorded gradient differs from autograd's by {error:.1e}; a custom backward is the likely cause")
+        warnings.append(
+            f"the recorded gradient differs from autograd's by {error:.1e}; a custom backward is the likely cause"
+        )
     operations = dict(Counter(n.base for n in trace.nodes).most_common())
     verdicts = {name: method.doctor(trace) for name, method in METHODS.items()}
     return Diagnosis(model.name, tuple(x.shape), operations, error, tuple(warnings), verdicts)
 
 
 def gradient_error(trace: Trace) -> float:
-    """Largest difference between the recorded gradient of the best class and autograd's, over its largest value."""
-    seed = torch.zeros_like(trace.scores)
-    flat = trace.scores.flatten(1) if trace.scores.dim() > 1 else trace.scores[:, None]
-    seed.view(flat.shape).scatter_(1, flat.argmax(1, keepdim=True), 1)
-    mine = trace.pull(seed).input()
-    x = trace.inputs[0].data.detach().clone().requires_grad_()
-    with preserved(trace.module), torch.enable_grad():
-        output = main_output(trace.module(x))[0]
-        (theirs,) = torch.autograd.grad(output, x, seed)
-    return float((mine - theirs).abs().max() / theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny))
+    """Largest difference between the recorded gradient of the largest score and autograd's, over its largest value.
+
+    NaN where autograd has no gradient to compare with, as in a network that runs under `no_grad`.
+    """
+    target = custom(lambda y: y.flatten(1).amax(1) if y.dim() > 1 else y, "largest score")
+    arguments = filled(trace.arguments)
+    rows = list(range(trace.batch))
+    theirs = module_gradients(trace, target, trace.inputs[0].data, (arguments[0][1:], arguments[1]), rows)
+    if theirs is None:
+        return float("nan")
+    size = theirs[0].abs().max().clamp(min=torch.finfo(theirs[0].dtype).tiny)
+    return float((trace.pull(target.seeds(trace)).input() - theirs[0]).abs().max() / size)
 
 
-def _example(model: Model) -> Tensor:
-    size = model.preprocess.input_size_px if model.preprocess is not None else None
-    if model.preprocess is None or size is None:
-        raise ModelError(f"the input size of {model.name} is not known; give an input, or preprocess=pel.preprocess(crop_px=…)")
+def example_input(model: Model) -> Tensor:
+    """Seeded noise of the size that the network's preprocessing makes, `(1, c, h, w)`.
+
+    Raises:
+        ModelError: no preprocessing is known.
+    """
+    if model.preprocess is None:
+        raise ModelError(
+            f"the input size of {model.name} is not known; give an input, or preprocess=pel.preprocess(crop_px=…)"
+        )
+    side = model.preprocess.resize_px
+    size = model.preprocess.input_size_px or ((side, side) if isinstance(side, int) else (ANY_SIZE_PX, ANY_SIZE_PX))
     random = torch.Generator().manual_seed(0)
     pixels = torch.rand(1, model.preprocess.channels, *size, generator=random)
     first = next((p for p in model.module.parameters() if p.is_floating_point()), torch.empty(0))

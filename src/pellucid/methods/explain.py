@@ -100,7 +100,9 @@ def _methods(asked: MethodLike | Sequence[MethodLike] | None, settings: dict[str
         raise MethodError("no method came; `pellucid methods` lists them")
     found = [find(name) for name in names]
     if settings and len(found) > 1:
-        raise SettingError(f"settings {sorted(settings)} came for {len(found)} methods; give them to one, as in saliency(…)")
+        raise SettingError(
+            f"settings {sorted(settings)} came for {len(found)} methods; give them to one, as in saliency(…)"
+        )
     return [m(**settings) for m in found] if settings else found
 
 
@@ -126,10 +128,18 @@ def _from_tensor(model: Model, x: Tensor) -> list[Shown]:
             f"a tensor of shape {tuple(x.shape)} and {x.dtype} came; explain takes floating (b, c, h, w) inputs, "
             "pel.attribute takes any shape"
         )
-    pixels = x.detach().float().cpu() if model.preprocess is None else model.preprocess.denormalise(x.detach().float().cpu())
-    notes = model.notes if model.preprocess is not None else (*model.notes, "the picture shows the input rescaled to its own range")
+    pixels = (
+        x.detach().float().cpu() if model.preprocess is None else model.preprocess.denormalise(x.detach().float().cpu())
+    )
+    notes = (
+        model.notes
+        if model.preprocess is not None
+        else (*model.notes, "the picture shows the input rescaled to its own range")
+    )
     return [
-        Shown(_picture(p, i, known=model.preprocess is not None), Placement.identity(*x.shape[2:]), x[i].detach(), notes)
+        Shown(
+            _picture(p, i, known=model.preprocess is not None), Placement.identity(*x.shape[2:]), x[i].detach(), notes
+        )
         for i, p in enumerate(pixels)
     ]
 
@@ -158,7 +168,9 @@ def _batches(shown: Sequence[Shown]) -> Iterable[list[Shown]]:
 def _part(targets: Any, batch: Sequence[Shown], shown: Sequence[Shown]) -> Any:
     """One class per image: those of this batch."""
     numbers = targets.tolist() if isinstance(targets, Tensor) and targets.dim() == 1 else targets
-    per_image = isinstance(numbers, (list, tuple)) and len(numbers) == len(shown) > 1 and all(type(n) is int for n in numbers)
+    per_image = (
+        isinstance(numbers, (list, tuple)) and len(numbers) == len(shown) > 1 and all(type(n) is int for n in numbers)
+    )
     if not per_image:
         return targets
     part = [n for n, one in zip(numbers, shown, strict=True) if any(one is b for b in batch)]
@@ -171,7 +183,14 @@ def _explain_batch(
     x = torch.stack([one.x for one in batch]).to(_place(model.module))
     check_input(model, x)
     trace = record(model.module, x)
-    plan = Plan(methods, choose_targets(targets, model, trace), choose_layers(layers, methods, trace), model.preprocess, seed, bar)
+    plan = Plan(
+        methods,
+        choose_targets(targets, model, trace),
+        choose_layers(layers, methods, trace),
+        model.preprocess,
+        seed,
+        bar,
+    )
     outcomes = run(trace, plan)
     return [[_explanation(model, one, i, trace, outcome) for outcome in outcomes] for i, one in enumerate(batch)]
 
@@ -257,6 +276,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def open_explanation(path: str | Path) -> Explanation:
-    """An explanation that was saved as `.pel`."""
+def open(path: str | Path) -> Explanation:
+    """An explanation that was saved as `.pel`; see `Explanation.open`."""
     return Explanation.open(path)

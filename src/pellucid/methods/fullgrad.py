@@ -19,7 +19,9 @@ HOMOGENEOUS = frozenset({"view", "average_pool", "max_pool", "dropout", "concate
 def _doctor(trace: Trace) -> Verdict:
     bent = sorted({n.base for n in trace.nodes if n.kind in ("squash", "softmax", "norm", "product")})
     if bent:
-        return Verdict("approximate", f"{', '.join(bent)} are not piecewise linear; their share is taken as an implicit bias")
+        return Verdict(
+            "approximate", f"{', '.join(bent)} are not piecewise linear; their share is taken as an implicit bias"
+        )
     return Verdict("exact", "input share plus bias shares are the score")
 
 
@@ -35,7 +37,11 @@ def implicit_bias(node: Node, grads: Grads, sent: Grads) -> Tensor | None:
     back = [s * v.data for s, v in zip(sent, node.inputs, strict=True) if s is not None]
     if node.kind in ("convolution", "linear"):
         bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
-        if len(node.inputs) == 1 and (bias is None or isinstance(bias, Tensor)) and node.base.startswith(("conv1", "conv2", "conv3", "linear")):
+        if (
+            len(node.inputs) == 1
+            and (bias is None or isinstance(bias, Tensor))
+            and node.base.startswith(("conv1", "conv2", "conv3", "linear"))
+        ):
             return None if bias is None else grads[0] * _along_channels(bias, node, grads[0])
     if back and all(b.shape == out.shape for b in back):
         return out - sum(back)
@@ -55,7 +61,7 @@ def _along_channels(bias: Tensor, node: Node, like: Tensor) -> Tensor:
     reduce="none",
     units="rescaled shares, no unit",
     source="Srinivas & Fleuret 2019, arXiv:1905.00780, equations 2 and 7",
-    misleads="every layer is rescaled before the sum, so a layer with tiny shares counts as much as one with large ones",
+    misleads="when layers differ in weight: each is rescaled before the sum, so tiny shares count like large ones",
     doctor=_doctor,
 )
 def fullgrad(case: Case) -> Float[Tensor, "b *space"]:
@@ -99,4 +105,6 @@ def _completeness(case: Case, total: Tensor) -> None:
     for image, (found, score) in enumerate(zip(total.tolist(), case.score().double().tolist(), strict=True)):
         residual = abs(found - score) / max(abs(score), 1e-12)
         text = f"input and bias shares sum to {found:.5g}, the score is {score:.5g}"
-        case.checks[image].append(Check("completeness residual", residual, CLOSED, "pass" if residual <= CLOSED else "warn", text))
+        case.checks[image].append(
+            Check("completeness residual", residual, CLOSED, "pass" if residual <= CLOSED else "warn", text)
+        )

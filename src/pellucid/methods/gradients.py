@@ -14,7 +14,7 @@ from pellucid.methods.registry import Verdict, method
 from pellucid.rules.rectifiers import DECONVNET, GUIDED
 
 SMOOTH = frozenset({"silu", "gelu", "hardswish", "mish", "elu", "selu", "celu", "softplus", "mul"})
-PER_PIXEL = "target units per unit of normalised input"
+PER_PIXEL = "change of the score per unit of normalised input"
 
 
 def _rectifiers(trace: Trace) -> list[Node]:
@@ -26,13 +26,17 @@ def _count(nodes: list[Node]) -> str:
 
 
 def rectifier_doctor(rule: str) -> Callable[[Trace], Verdict]:
+    """What a rectifier rule can do on a network: exact where every rectifier is piecewise linear."""
+
     def doctor(trace: Trace) -> Verdict:
         found = _rectifiers(trace)
         smooth = [node for node in found if node.base in SMOOTH]
         if not found:
             return Verdict("approximate", "no rectifier was met, so this is the plain gradient")
         if smooth:
-            return Verdict("approximate", f"{_count(found)}; the papers define ReLU only, smooth ones follow our {rule} rule")
+            return Verdict(
+                "approximate", f"{_count(found)}; the papers define ReLU only, smooth ones follow our {rule} rule"
+            )
         return Verdict("exact", f"rectifiers met: {_count(found)}")
 
     return doctor
@@ -50,16 +54,17 @@ def _deconvnet_doctor(trace: Trace) -> Verdict:
     "saliency",
     title="Saliency (gradient)",
     site="input",
+    signed=False,
     reduce="max_abs",
     units=PER_PIXEL,
     source="Simonyan, Vedaldi & Zisserman 2013, arXiv:1312.6034, section 3",
-    misleads="it shows where the score is sensitive, not where its evidence lies, and looks noisy on deep networks",
+    misleads="when it is read as evidence: it shows where the score is sensitive, and looks noisy on deep networks",
 )
 def saliency(case: Case) -> Float[Tensor, "b c *space"]:
     """The gradient of the score: `M = ∂ S_c / ∂ x`; the heat is `max_channels |M|` as in the paper.
 
     Returns:
-        Signed gradient, `(b, c, ...)`, target units per unit of normalised input.
+        Signed gradient, `(b, c, ...)`, change of the score per unit of normalised input.
     """
     return case.pull()
 
@@ -68,9 +73,9 @@ def saliency(case: Case) -> Float[Tensor, "b c *space"]:
     "gradient_x_input",
     title="Gradient × Input",
     site="input",
-    units="target units (sums to the score on a network without biases)",
+    units="share of the score (sums to it on a network without biases)",
     source="Shrikumar et al. 2016, arXiv:1605.01713, section 3; Kindermans et al. 2016, arXiv:1611.07270",
-    misleads="pixels that are zero after normalisation get no heat, however much they matter",
+    misleads="where pixels are zero after normalisation: they get no heat, however much they matter",
 )
 def gradient_x_input(case: Case) -> Float[Tensor, "b c *space"]:
     """`R = x ⊙ ∂ S_c / ∂ x`; on a bias-free ReLU network `Σ R = S_c`."""
@@ -83,7 +88,7 @@ def gradient_x_input(case: Case) -> Float[Tensor, "b c *space"]:
     site="input",
     units="guided signal (no unit; compare places, not sizes)",
     source="Springenberg et al. 2015, arXiv:1412.6806, section 3.4",
-    misleads="it sharpens edges whether or not the class needs them: maps of different classes look alike",
+    misleads="when classes are compared: it sharpens edges that no class needs, so their maps look alike",
     doctor=rectifier_doctor("guided"),
 )
 def guided_backprop(case: Case) -> Float[Tensor, "b c *space"]:
@@ -97,7 +102,7 @@ def guided_backprop(case: Case) -> Float[Tensor, "b c *space"]:
     site="input",
     units="projected signal (no unit; compare places, not sizes)",
     source="Zeiler & Fergus 2014, arXiv:1311.2901, section 2.1",
-    misleads="it shows what pattern the layers can rebuild, nearly the same for every class",
+    misleads="when it is read as evidence: it shows what the layers can rebuild, nearly the same for every class",
     doctor=_deconvnet_doctor,
 )
 def deconvnet(case: Case) -> Float[Tensor, "b c *space"]:
@@ -112,7 +117,9 @@ def _modified(case: Case, rules: Rules) -> Tensor:
     """A walk under rectifier rules, told as approximate where its rule goes beyond the paper's."""
     smooth = [node for node in _rectifiers(case.trace) if node.base in SMOOTH]
     if smooth:
-        case.approximate.append(f"{rules.name} is defined for ReLU; {_count(smooth)} follow pellucid's rule for smooth rectifiers")
+        case.approximate.append(
+            f"{rules.name} is defined for ReLU; {_count(smooth)} follow pellucid's rule for smooth rectifiers"
+        )
     if not _rectifiers(case.trace):
         case.approximate.append(f"{rules.name} met no rectifier: this is the plain gradient")
     return case.pull(rules)

@@ -41,7 +41,9 @@ def localise(explanation: Explanation, fraction: float = 0.15) -> Localisation:
     heat = np.nan_to_num(explanation.heat, nan=0.0)
     top = float(heat.max())
     if top <= 0:
-        raise SettingError("the map has no positive heat, so there is nothing to localise; try another method or target")
+        raise SettingError(
+            "the map has no positive heat, so there is nothing to localise; try another method or target"
+        )
     mask = largest_part(heat >= fraction * top)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)

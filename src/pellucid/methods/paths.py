@@ -24,6 +24,7 @@ BASES: dict[str, tuple[Rules, bool]] = {
     "deconvnet": (DECONVNET, False),
 }
 COMPLETE = 0.02
+STANDARD_ERRORS = 3.0
 
 Samples = Annotated[int, "number of noisy copies"]
 NoiseFraction = Annotated[float, "standard deviation of the noise, as a fraction of the input's range"]
@@ -78,10 +79,11 @@ def _cap(heat: Tensor, percentile: float) -> Tensor:
     "smoothgrad",
     title="SmoothGrad",
     site="input",
+    signed=False,
     reduce="max_abs",
     units=PER_PIXEL,
     source="Smilkov et al. 2017, arXiv:1706.03825, section 3.1",
-    misleads="the noise level decides how smooth it looks; a smoother map is not a truer one",
+    misleads="when smoothness is taken for truth: the noise level decides how smooth it looks",
 )
 def smoothgrad(
     case: Case,
@@ -107,9 +109,9 @@ def smoothgrad(
     site="input",
     signed=False,
     reduce="sum_abs",
-    units="squared target units per unit of normalised input",
+    units="squared change of the score per unit of normalised input",
     source="Hooker et al. 2019, arXiv:1806.10758, section 3",
-    misleads="squaring hides the sign and lets a few strong pixels dominate",
+    misleads="where a few strong pixels dominate: squaring favours them, and hides the sign",
 )
 def smoothgrad_squared(
     case: Case, *, samples: Samples = 25, noise_fraction: NoiseFraction = 0.15, base: BaseName = "saliency"
@@ -124,9 +126,9 @@ def smoothgrad_squared(
     site="input",
     signed=False,
     reduce="sum_abs",
-    units="squared target units per unit of normalised input",
+    units="squared change of the score per unit of normalised input",
     source="Adebayo et al. 2018, arXiv:1810.03307, appendix; Hooker et al. 2019, arXiv:1806.10758",
-    misleads="it shows where the gradient is unstable under noise, which need not be where the evidence lies",
+    misleads="when it is read as evidence: it shows where the gradient is unstable under noise",
 )
 def vargrad(
     case: Case, *, samples: Samples = 25, noise_fraction: NoiseFraction = 0.15, base: BaseName = "saliency"
@@ -153,21 +155,31 @@ def path_points(steps: int, rule: str) -> tuple[list[float], list[float]]:
     if rule == "trapezoid" and steps > 1:
         ends = [0.5 if k in (0, steps - 1) else 1.0 for k in range(steps)]
         return [k / (steps - 1) for k in range(steps)], [w / (steps - 1) for w in ends]
-    raise SettingError(f"rule={rule!r} with {steps} steps; use gauss_legendre, left, middle, right, or trapezoid with 2 steps or more")
+    raise SettingError(
+        f"rule={rule!r} with {steps} steps; use gauss_legendre, left, middle, right, or trapezoid with 2 steps or more"
+    )
 
 
-def _completeness(case: Case, heat: Tensor, expected: Tensor, exact_in_the_limit: str) -> None:
+def _completeness(case: Case, heat: Tensor, expected: Tensor, remedy: str) -> None:
     """Put `|Σ R − (f(x) − f(x'))| / |f(x) − f(x')|` into each image's receipt."""
-    for image, (total, difference) in enumerate(zip(heat.double().flatten(1).sum(1).tolist(), expected.tolist(), strict=True)):
+    for image, (total, difference) in enumerate(
+        zip(heat.double().flatten(1).sum(1).tolist(), expected.tolist(), strict=True)
+    ):
         residual = abs(total - difference) / max(abs(difference), 1e-12)
         verdict = "pass" if residual <= COMPLETE else "warn"
-        text = f"the heat sums to {total:.4g}, the score changed by {difference:.4g} from the baseline; {exact_in_the_limit}"
+        text = f"the heat sums to {total:.4g}, the score changed by {difference:.4g} from the baseline; {remedy}"
         case.checks[image].append(Check("completeness residual", residual, COMPLETE, verdict, text))
 
 
 def _baselines(case: Case, baseline: Any) -> list[tuple[str, Tensor]]:
     """The baselines asked for: a name, several names joined by `+`, a tensor, or a list of them."""
-    asked = baseline.split("+") if isinstance(baseline, str) else list(baseline) if isinstance(baseline, (list, tuple)) else [baseline]
+    asked = (
+        baseline.split("+")
+        if isinstance(baseline, str)
+        else list(baseline)
+        if isinstance(baseline, (list, tuple))
+        else [baseline]
+    )
     if asked == ["auto"]:
         asked = ["black" if case.preprocess is not None else "zero"]
         case.notes.append(f'baseline "{asked[0]}" was chosen for you')
@@ -186,14 +198,16 @@ def _scores_of(case: Case, inputs: Tensor) -> Tensor:
     "integrated_gradients",
     title="Integrated Gradients",
     site="input",
-    units="target units (sums to score minus baseline score)",
+    units="share of the score (sums to the score less that of the baseline)",
     source="Sundararajan, Taly & Yan 2017, arXiv:1703.01365, equation 1; rules: quadrature",
-    misleads="the answer is relative to the baseline: pixels that look like the baseline get no heat",
+    misleads="where pixels look like the baseline: they get no heat, since the answer is relative to it",
 )
 def integrated_gradients(
     case: Case,
     *,
-    baseline: Annotated[Any, "black, white, grey, mean, blur, uniform, zero, several joined by +, or a tensor of inputs"] = "auto",
+    baseline: Annotated[
+        Any, "black, white, grey, mean, blur, uniform, zero, several joined by +, or a tensor of inputs"
+    ] = "auto",
     steps: Annotated[int, "points on the path"] = 50,
     rule: Annotated[
         Literal["gauss_legendre", "left", "middle", "right", "trapezoid"], "where the points lie on the path"
@@ -240,6 +254,7 @@ def _expected(case: Case, baseline: Any, samples: int, noise_fraction: float) ->
     spread = (x.flatten(1).amax(1) - x.flatten(1).amin(1)) * noise_fraction
     alphas = ((torch.arange(samples) + torch.rand(samples, generator=random)) / samples).tolist()
     ways: list[Tensor] = []
+    sums: list[list[float]] = [[] for _ in range(len(x))]
 
     def inputs() -> Iterator[tuple[Tensor, int]]:
         for image in range(len(x)):
@@ -250,28 +265,46 @@ def _expected(case: Case, baseline: Any, samples: int, noise_fraction: float) ->
                 yield start + alphas[sample] * (end - start), image
 
     def take(grads: Tensor, scores: Tensor, rows: list[int]) -> None:
-        way = torch.stack(ways[: len(rows)])
+        parts = torch.stack(ways[: len(rows)]) * grads
         del ways[: len(rows)]
-        total.index_add_(0, torch.tensor(rows, device=x.device), way * grads / samples)
+        total.index_add_(0, torch.tensor(rows, device=x.device), parts / samples)
+        for row, part in zip(rows, parts.double().flatten(1).sum(1).tolist(), strict=True):
+            sums[row].append(part)
 
     case.many(inputs(), len(x) * samples, take)
     base = sum(_scores_of(case, start).cpu() for _, start in starts) / len(starts)
-    _completeness(case, total, case.score().double().cpu() - base, "equal only in expectation: more samples come closer")
+    expected = case.score().double().cpu() - base
+    for image, (drawn, difference) in enumerate(zip(sums, expected.tolist(), strict=True)):
+        case.checks[image].append(_in_expectation(drawn, difference, noisy=noise_fraction > 0))
     return total
+
+
+def _in_expectation(drawn: list[float], expected: float, *, noisy: bool) -> Check:
+    """How far the mean of the draws lies from what it must be in expectation, in standard errors."""
+    mean = float(np.mean(drawn))
+    error = float(np.std(drawn, ddof=1)) / len(drawn) ** 0.5 if len(drawn) > 1 else float("inf")
+    distance = abs(mean - expected) / error if error > 0 else 0.0 if mean == expected else float("inf")
+    text = f"the heat sums to {mean:.4g} ± {error:.2g}, the score changed by {expected:.4g} from the baselines"
+    if noisy:
+        text += "; the added noise moves the score as well"
+    verdict = "pass" if distance <= STANDARD_ERRORS else "told" if noisy else "warn"
+    return Check("completeness in standard errors", distance, STANDARD_ERRORS, verdict, text)
 
 
 @method(
     "expected_gradients",
     title="Expected Gradients",
     site="input",
-    units="target units (sums to score minus mean baseline score, in expectation)",
+    units="share of the score (sums to the score less the mean of the baselines, in expectation)",
     source="Erion et al. 2021, arXiv:1906.10670, equation 3",
-    misleads="the answer is relative to the baselines that are averaged over",
+    misleads="when the baselines don't fit the pictures: the answer is relative to them",
 )
 def expected_gradients(
     case: Case,
     *,
-    baseline: Annotated[Any, "several baselines joined by +, or a list of names and tensors of inputs"] = "black+white+blur+uniform",
+    baseline: Annotated[
+        Any, "several baselines joined by +, or a list of names and tensors of inputs"
+    ] = "black+white+blur+uniform",
     samples: Annotated[int, "number of random points"] = 64,
 ) -> Float[Tensor, "b c *space"]:
     """`R = E_{x', α}[(x − x') ⊙ ∂ S_c(x' + α (x − x')) / ∂ x]`, α stratified over [0, 1]."""
@@ -282,14 +315,16 @@ def expected_gradients(
     "gradient_shap",
     title="GradientSHAP",
     site="input",
-    units="target units (sums to score minus mean baseline score, in expectation)",
+    units="share of the score (sums to the score less the mean of the baselines, in expectation)",
     source="Lundberg & Lee 2017, arXiv:1705.07874 (expected gradients with noise, as in the shap package)",
-    misleads="the answer is relative to the baselines, and the added noise blurs small details",
+    misleads="when the baselines don't fit the pictures, and where details are small: the added noise blurs them",
 )
 def gradient_shap(
     case: Case,
     *,
-    baseline: Annotated[Any, "several baselines joined by +, or a list of names and tensors of inputs"] = "black+white+blur+uniform",
+    baseline: Annotated[
+        Any, "several baselines joined by +, or a list of names and tensors of inputs"
+    ] = "black+white+blur+uniform",
     samples: Annotated[int, "number of random points"] = 64,
     noise_fraction: NoiseFraction = 0.09,
 ) -> Float[Tensor, "b c *space"]:

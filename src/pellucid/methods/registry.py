@@ -38,13 +38,17 @@ class Setting:
         kind = self.kind
         if get_origin(kind) is Literal:
             if value not in get_args(kind):
-                raise SettingError(f'{method}: {self.name}={value!r}; use one of {", ".join(map(repr, get_args(kind)))}')
+                raise SettingError(
+                    f"{method}: {self.name}={value!r}; use one of {', '.join(map(repr, get_args(kind)))}"
+                )
             return value
         if kind is bool and isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
             return value.lower() in ("true", "yes")
         if kind in (int, float) and isinstance(value, str):
             value = _number(method, self.name, value, kind)
-        if kind in (int, float, bool) and (not isinstance(value, (int, float)) or (kind is not bool and isinstance(value, bool))):
+        if kind in (int, float, bool) and (
+            not isinstance(value, (int, float)) or (kind is not bool and isinstance(value, bool))
+        ):
             raise SettingError(f"{method}: {self.name}={value!r}; expected {kind.__name__}")
         if kind is int and value != int(value):
             raise SettingError(f"{method}: {self.name}={value!r}; expected a whole number")
@@ -107,7 +111,9 @@ class Method:
         for name, value in settings.items():
             if name not in self.settings:
                 known = ", ".join(self.settings) or "none"
-                raise SettingError(f'{self.name} has no setting "{name}"{nearest(name, self.settings)} Its settings: {known}')
+                raise SettingError(
+                    f'{self.name} has no setting "{name}"{nearest(name, self.settings)} Its settings: {known}'
+                )
             checked[name] = self.settings[name].check(self.name, value)
         return Method(**{**self.__dict__, "given": {**self.given, **checked}})
 
@@ -122,6 +128,7 @@ METHODS: dict[str, Method] = {}
 
 
 def always_exact(trace: Trace) -> Verdict:
+    """The verdict of methods that need nothing but derivatives."""
     return Verdict("exact", "the recorded derivative of every operation")
 
 
@@ -143,7 +150,17 @@ def method(
     def declare(function: Callable[..., Tensor]) -> Method:
         channels = reduce or ("none" if site == "layer" else "sum" if signed else "sum_abs")
         made = Method(
-            name, title, site, signed, channels, units, source, misleads, function, _settings(function), doctor,
+            name,
+            title,
+            site,
+            signed,
+            channels,
+            units,
+            source,
+            misleads,
+            function,
+            _settings(function),
+            doctor,
             layered=site == "layer" if layered is None else layered,
         )
         METHODS[name] = made

@@ -82,7 +82,14 @@ def attribute(
     with watching(progress) as bar:
         trace = record(model.module, *inputs)
         chosen = [find(m) for m in ([methods] if isinstance(methods, (str, Method)) else methods)]
-        plan = Plan(chosen, choose_targets(targets, model, trace), choose_layers(layers, chosen, trace), model.preprocess, seed, bar)
+        plan = Plan(
+            chosen,
+            choose_targets(targets, model, trace),
+            choose_layers(layers, chosen, trace),
+            model.preprocess,
+            seed,
+            bar,
+        )
         return run(trace, plan)
 
 
@@ -117,7 +124,9 @@ def _outcome(method: Method, case: Case, chosen: bool) -> Outcome:
         attribution = method.run(case)
     seconds = time.perf_counter() - start
     if attribution.shape[0] != case.trace.batch:
-        raise MethodError(f"{method.name} gave {tuple(attribution.shape)} for {case.trace.batch} images; a method gives one map per image")
+        raise MethodError(
+            f"{method.name} gave {tuple(attribution.shape)} for {case.trace.batch} images; expected one map per image"
+        )
     receipts = tuple(_receipt(case, attribution[i], i) for i in range(case.trace.batch))
     return Outcome(method, case.target, case.layer, chosen, attribution, case.score(), receipts, seconds)
 
@@ -128,19 +137,32 @@ def _receipt(case: Case, heat: Tensor, image: int) -> Receipt:
     approximate = [
         *case.approximate,
         *trace.strangers,
-        *(f"custom function {name}: its recorded operations are differentiated, not its own backward" for name in functions),
+        *(
+            f"custom function {name}: its recorded operations are differentiated, not its own backward"
+            for name in functions
+        ),
     ]
     notes = [*case.notes, *trace.notes]
     if case.target.layer is None and not case.target.whole and class_scores(trace) is not trace.output:
         notes.append("the network ends in a softmax; the score before it is explained")
-    met = {name: count for walk in case.walks.found.values() for name, count in walk.met.items()}
-    return Receipt((*case.checks[image], _finite(heat)), tuple(dict.fromkeys(approximate)), tuple(dict.fromkeys(notes)), met)
+    met = {f"{rule}: {name}": count for walk in case.walks.found.values() for (rule, name), count in walk.met.items()}
+    return Receipt(
+        (*case.checks[image], _finite(heat)), tuple(dict.fromkeys(approximate)), tuple(dict.fromkeys(notes)), met
+    )
 
 
 def _finite(heat: Tensor) -> Check:
     bad = float((~torch.isfinite(heat)).double().mean())
     if bad:
-        return Check("values that are not numbers", bad, 0.0, "fail", "part of the map overflowed or is undefined; don't use it")
+        return Check(
+            "values that are not numbers", bad, 0.0, "fail", "part of the map overflowed or is undefined; don't use it"
+        )
     if not heat.any():
-        return Check("share of zero values", 1.0, 1.0, "warn", "the map is zero everywhere: nothing reached this place under these rules")
-    return Check("values that are not numbers", 0.0, 0.0, "pass", "every value of the map is a number")
+        return Check(
+            "share of zero values",
+            1.0,
+            1.0,
+            "warn",
+            "the map is zero everywhere: nothing reached this place under these rules",
+        )
+    return Check("values that are not numbers", 0.0, None, "told", "every value of the map is a number")

@@ -63,8 +63,10 @@ def refuse_code(path: Path) -> None:
     Raises:
         ModelError: the first thing found that could, or that is not known to be harmless.
     """
-    from torch.export.pt2_archive import PT2ArchiveReader
-
+    try:
+        from torch.export.pt2_archive import PT2ArchiveReader
+    except ImportError as error:
+        raise ModelError(f"reading {path} needs torch 2.8 or newer, this is {torch.__version__}") from error
     _refuse_old_format(path)
     try:
         archive = PT2ArchiveReader(str(path))

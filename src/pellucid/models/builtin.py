@@ -13,7 +13,7 @@ from pellucid.models.model import Model
 from pellucid.models.networks import PhotoNet
 from pellucid.models.untrained import RANDOM_NOTE, is_random, seeded
 
-CARDS = {"photos": "small residual network for photographs, trained on CIFAR-10 by this project; 10 classes, CAM exact"}
+CARDS = {"photos": "small residual network for photographs, trained on CIFAR-10 by this project; exact CAM"}
 
 
 def shipped() -> Traversable:
@@ -21,20 +21,31 @@ def shipped() -> Traversable:
     return files("pellucid.models") / "weights"
 
 
-def load_builtin(name: str, weights: str | Path | None, folder: Traversable | None = None) -> Model:
+def card(name: str) -> str:
+    """What a built-in network is and how often it is right, in one line.
+
+    Raises:
+        ModelError: the package was installed without its weights.
+    """
+    facts = _facts(shipped(), name)
+    accuracy = (
+        f", {facts['test_accuracy']:.1%}".replace("%", " % right on test pictures") if "test_accuracy" in facts else ""
+    )
+    return f"{CARDS[name]}; {len(facts['classes'])} classes{accuracy}"
+
+
+def load_builtin(name: str, weights: str | Path | None) -> Model:
     """`builtin:NAME`: architecture, weights and facts from the package itself; no network access, ever.
 
     Raises:
         ModelError: no such network, or the package was installed without its weights.
     """
     if name not in CARDS:
-        raise ModelError(f'no built-in network "{name}"{nearest(name, CARDS)} There are: {", ".join(CARDS)}')
-    folder = folder or shipped()
+        raise ModelError(f'no built-in network "{name}"{nearest(name, CARDS) or "; there are " + ", ".join(CARDS)}')
+    folder = shipped()
     facts = _facts(folder, name)
     labels = tuple(facts["classes"])
-    preprocess = Preprocess(
-        resize_px=facts["input_px"], crop_px=facts["input_px"], mean=tuple(facts["mean"]), std=tuple(facts["std"])
-    )
+    preprocess = Preprocess(resize_px=facts["input_px"], mean=tuple(facts["mean"]), std=tuple(facts["std"]))
     with seeded():
         module = PhotoNet(len(labels))
     full = f"builtin:{name}"
@@ -60,9 +71,13 @@ def _own_weights(module: PhotoNet, full: str, preprocess: Preprocess, labels: tu
 
 
 def _facts(folder: Traversable, name: str) -> dict[str, Any]:
+    if not (folder / f"{name}.safetensors").is_file():
+        raise _incomplete(name)
     try:
         return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ModelError(
-            f"the weights of builtin:{name} are not in this installation; install pellucid again"
-        ) from error
+        raise _incomplete(name) from error
+
+
+def _incomplete(name: str) -> ModelError:
+    return ModelError(f"the weights of builtin:{name} are not in this installation; install pellucid again")

@@ -51,7 +51,7 @@ def _imported(place: str) -> ModuleType:
         if error.name and (place == error.name or place.startswith(error.name + ".")):
             raise ModelError(
                 f'no module "{place}" can be imported from {Path.cwd()}; for a file net.py here write net:build, '
-                "elsewhere set PYTHONPATH to its folder"
+                "elsewhere set PYTHONPATH to its folder; libraries are torchvision:NAME, timm:NAME and hf:NAME"
             ) from error
         raise ModelError(f'importing "{place}" needs "{error.name}", which is not installed') from error
     except Exception as error:

@@ -51,8 +51,8 @@ def preprocess_of_processor(facts: Mapping[str, Any] | None) -> tuple[Preprocess
         return None, ("it has no preprocessor_config.json",)
     if facts.get("do_flip_channel_order"):
         return None, ("its processor swaps red and blue, which has no equal here",)
-    mean, std = _normalisation(facts)
     try:
+        mean, std = _normalisation(facts)
         resize, crop = _sizes(facts)
         return Preprocess(resize, crop, mean, std, len(mean), _interpolation(facts)), ()
     except (SettingError, KeyError, TypeError, ValueError) as error:
@@ -93,10 +93,17 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def _normalisation(facts: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std in units of [0, 1] pixels: x = (255 p f - o - mean) / std with rescale factor f and offset o."""
-    plain = not facts.get("do_normalize", True)
-    mean = (0.0, 0.0, 0.0) if plain else tuple(facts.get("image_mean") or (0.0, 0.0, 0.0))
-    std = (1.0,) * len(mean) if plain else tuple(facts.get("image_std") or (1.0,) * len(mean))
+    """Mean and std in units of [0, 1] pixels: x = (255 p f - o - mean) / std with rescale factor f and offset o.
+
+    EfficientNet's `include_top` divides by std once more.
+    """
+    normalised = facts.get("do_normalize", True)
+    mean = tuple(facts.get("image_mean") or ()) if normalised else ()
+    mean = mean or (0.0, 0.0, 0.0)
+    own_std = tuple(facts.get("image_std") or (1.0,) * len(mean))
+    std = own_std if normalised else (1.0,) * len(mean)
+    if facts.get("include_top"):
+        std = tuple(once * again for once, again in zip(std, own_std, strict=True))
     gain = 255 * (facts.get("rescale_factor") or 1 / 255) if facts.get("do_rescale", True) else 255.0
     offset = 1.0 if facts.get("rescale_offset") else 0.0
     return tuple((value + offset) / gain for value in mean), tuple(value / gain for value in std)

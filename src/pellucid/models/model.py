@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from pellucid.core.errors import ModelError, TargetError, nearest
+from pellucid.core.errors import ModelError, SettingError, TargetError, nearest
 from pellucid.images.transforms import Preprocess
 
 Labels = Sequence[str] | Mapping[int, str] | Mapping[str, str] | str | PathLike[str]
@@ -181,7 +181,7 @@ def preprocess_of(facts: Any, where: str) -> Preprocess:
     """A Preprocess out of parsed JSON; an error names where it came from."""
     try:
         return Preprocess.from_json(facts)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (SettingError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
             f"{where} does not describe a preprocessing ({error}); pel.preprocess(…).to_json() shows how"
         ) from error

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
 from pellucid.core.errors import ModelError, nearest
 from pellucid.images.transforms import Preprocess
-from pellucid.models.builtin import CARDS, load_builtin
+from pellucid.models.builtin import CARDS, card, load_builtin
 from pellucid.models.checkpoints import PICKLED
 from pellucid.models.from_export import load_export
 from pellucid.models.from_factory import load_factory
@@ -71,6 +72,10 @@ def load(
     Raises:
         ModelError: no such network, missing or unfitting weights, or a file that can't be read.
         MissingExtraError: the library that has this network is not installed.
+
+    Example:
+        >>> load("builtin:photos")
+        Model("builtin:photos", 10 labels, input 32×32 px)
     """
     text = str(spec).strip()
     given_labels, given_preprocess = read_labels(labels), read_preprocess(preprocess)
@@ -88,7 +93,7 @@ def load(
 
 def sources() -> tuple[Source, ...]:
     """Every form that `load` takes, and whether it is usable here; tries to import the optional libraries."""
-    own = [Source(f"builtin:{name}", card, ready=True) for name, card in CARDS.items()]
+    own = [_own(name) for name in CARDS]
     optional = [_optional(kind, name) for kind, name in LIBRARIES.items()]
     return (
         *own,
@@ -117,9 +122,9 @@ def _found(text: str, weights: str | None) -> Model:
     _refuse_file(text)
     if not FACTORY.fullmatch(text):
         raise ModelError(_unknown(text))
-    near = nearest(kind, LOADERS, 1) if "." not in kind and not installed(kind) else ""
-    if near and not Path(f"{kind}.py").exists() and not Path(kind).is_dir():
-        raise ModelError(f'no source of networks is called "{kind}"{near} Write {FORMS}')
+    near = get_close_matches(kind, LOADERS, 1, cutoff=0.75)
+    if near and not installed(kind) and not Path(f"{kind}.py").exists() and not Path(kind).is_dir():
+        raise ModelError(f'no source of networks is called "{kind}"; did you mean "{near[0]}:{name}"?')
     return load_factory(text, weights)
 
 
@@ -151,6 +156,13 @@ def _unknown(text: str) -> str:
 def _example(kind: str) -> str:
     names = {"builtin": "photos", "torchvision": "resnet50", "timm": "resnet50", "hf": "microsoft/resnet-50"}
     return f"{kind}:{names[kind]}"
+
+
+def _own(name: str) -> Source:
+    try:
+        return Source(f"builtin:{name}", card(name), ready=True)
+    except ModelError as error:
+        return Source(f"builtin:{name}", CARDS[name], ready=False, remedy=str(error))
 
 
 def _optional(kind: str, name: str) -> Source:

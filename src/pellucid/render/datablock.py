@@ -116,15 +116,15 @@ def _map(explanation: Explanation, image: int) -> dict[str, Any]:
 
 def grid(heat: Float[np.ndarray, "a b"]) -> dict[str, Any]:
     """A heat map as int16 steps of its largest value; beyond 512 cells on a side, averaged down."""
-    heat = _averaged(heat)
-    finite = np.isfinite(heat)
-    scale = float(np.abs(heat[finite]).max(initial=0.0)) / 32767
-    steps = np.rint(np.where(finite, heat, 0).astype(np.float64) / (scale or 1.0))
-    cells = np.where(finite, steps, _MISSING).astype("<i2")
-    return {"rows": heat.shape[0], "columns": heat.shape[1], "scale": scale, "int16": _base64(cells.tobytes())}
+    cells = _averaged(heat)
+    finite = np.isfinite(cells)
+    scale = float(np.abs(cells[finite]).max(initial=0.0)) / 32767
+    steps = np.rint(np.where(finite, cells, 0).astype(np.float64) / (scale or 1.0))
+    packed = np.where(finite, steps, _MISSING).astype("<i2")
+    return {"rows": cells.shape[0], "columns": cells.shape[1], "scale": scale, "int16": _base64(packed.tobytes())}
 
 
-def _averaged(heat: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
+def _averaged(heat: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "c d"]:
     rows, columns = (min(size, GRID_CELLS) for size in heat.shape)
     if (rows, columns) == heat.shape:
         return heat

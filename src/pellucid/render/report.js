@@ -95,7 +95,7 @@
   function probe(from, y, x) {
     from.at = [y, x];
     for (const view of views.filter((v) => v.map.image === from.map.image)) {
-      view.words.hidden = view.dot.hidden = false;
+      view.dot.hidden = false;
       view.words.textContent = reading(view, y, x);
       view.dot.style.left = `${100 * x}%`;
       view.dot.style.top = `${100 * y}%`;
@@ -132,11 +132,14 @@
     const canvas = document.createElement("canvas"), dot = document.createElement("span");
     [canvas.height, canvas.width] = canvasSize(map, image.size_px);
     canvas.setAttribute("aria-hidden", "true");
+    const words = card.querySelector(".probe");
+    words.textContent = "Point at the map or use the arrow keys to read values.";
+    words.hidden = false;
     dot.className = "dot";
     dot.hidden = true;
     stage.append(canvas, dot);
     stage.querySelector("img").src = image.picture;
-    return { map, card, stage, canvas, dot, heat: heatOf(map.grid), words: card.querySelector(".probe"), at: [0.5, 0.5], stale: true, seen: false };
+    return { map, card, stage, canvas, dot, heat: heatOf(map.grid), words, at: [0.5, 0.5], stale: true, seen: false };
   }
 
   function redraw() {

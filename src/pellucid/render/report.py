@@ -112,7 +112,7 @@ def _card(number: int, one: Explanation, alone: bool) -> str:
     bar = data_uri(Image.fromarray(paint.strip(one.diverging)))
     low, high = (paint.number(value) for value in one.limits())
     zero = '<span class="zero">0</span>' if one.diverging else ""
-    verdict = one.receipt.verdict
+    verdict = "told" if _unchecked(one.receipt) else one.receipt.verdict
     return f"""<article class="map" aria-labelledby="name-{number}">
 <h4 id="name-{number}">{escape(one.title)} {_layer(one)}</h4>
 <p class="badge {verdict}">{_badge(one.receipt)}</p>
@@ -190,9 +190,12 @@ def _layer(one: Explanation) -> str:
 
 
 def _badge(receipt: Receipt) -> str:
-    if receipt.verdict == "pass" and all(check.verdict == "told" for check in receipt.checks):
-        return "i no check with a bound"
-    return _BADGES[receipt.verdict]
+    return "i no numerical check of its own" if _unchecked(receipt) else _BADGES[receipt.verdict]
+
+
+def _unchecked(receipt: Receipt) -> bool:
+    """Nothing was wrong, and nothing was held against a bound either."""
+    return receipt.verdict == "pass" and all(check.verdict == "told" for check in receipt.checks)
 
 
 def _size_text(one: Explanation) -> str:

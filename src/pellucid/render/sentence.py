@@ -49,7 +49,7 @@ def trust_sentence(explanation: Explanation) -> str:
     elif named["pass"]:
         word = f"It passed its own check ({named['pass']})."
     else:
-        word = "No check with a bound was made on this map."
+        word = "This method has no numerical check of its own."
     return f"{word} {_misleads(explanation.misleads)}".strip()
 
 
@@ -60,7 +60,12 @@ def alt_text(explanation: Explanation) -> str:
 
 
 def share_text(share: float) -> str:
-    """A share as whole per cent, never claiming all or nothing that is not so."""
+    """A share as whole per cent, never claiming all or nothing that is not so.
+
+    Example:
+        >>> share_text(0.623), share_text(0.004), share_text(0.9999)
+        ('62 %', 'under 1 %', 'over 99 %')
+    """
     if not np.isfinite(share):
         return "no number"
     if 0 < share < 0.01:
@@ -71,25 +76,27 @@ def share_text(share: float) -> str:
 
 
 def densest_part(heat: Float[np.ndarray, "h w"]) -> tuple[str, float]:
-    """The smallest familiar part of the picture that holds at least half of the heat.
+    """The familiar part of the picture that holds most heat for its size.
 
-    Parts are tried from small to large: a ninth, a quarter, a third, a half; of equal parts the one with most heat.
+    Of all ninths, quarters, thirds and halves, the one with the largest share / sqrt(area), so that a small part with
+    a little less heat wins over a large one.
 
     Args:
-        heat: values >= 0; what is not finite counts as nothing.
+        heat: values >= 0, not all of them 0; what is not finite counts as nothing.
 
     Returns:
-        The part in words ("the left third") and its share of the heat in 0..1; the part is "" where the heat is
-        spread too widely for any half of the picture to hold two thirds of it.
+        The part in words ("the left third") and its share of the heat in 0..1; the part is "" where no part holds half
+        of the heat, or none stands out (share <= sqrt(area), as where the heat is even).
     """
     mass = np.where(np.isfinite(heat), np.maximum(heat, 0), 0).astype(np.float64)
-    total = mass.sum()
-    for family, enough in ((_ninths, _HALF), (_quarters, _HALF), (_thirds, _HALF), (_halves, 2 / 3)):
-        shares = [(mass[rows, columns].sum() / total, name) for name, rows, columns in family(*mass.shape)]
-        best, name = max(shares)
-        if best >= enough:
-            return name, float(best)
-    return "", 1.0
+    total, found = mass.sum(), []
+    for area, family in ((1 / 9, _ninths), (1 / 4, _quarters), (1 / 3, _thirds), (1 / 2, _halves)):
+        for name, rows, columns in family(*mass.shape):
+            share = float(mass[rows, columns].sum() / total)
+            found.append((share / area**0.5, share, name))
+    found = [part for part in found if part[0] > 1 and part[1] >= _HALF]
+    _, share, name = max(found, default=(0, 1.0, ""))
+    return name, share
 
 
 def _where(explanation: Explanation, heat: Float[np.ndarray, "h w"]) -> str:

@@ -1,0 +1,180 @@
+"""`pellucid`: explain pictures, list methods and models, look at layers, examine a network."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.core.errors import Cancelled, PellucidError
+
+app = typer.Typer(
+    help="Open convolutional image models: which pixels a decision came from, and how far to trust the answer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+REFUSED, STOPPED = 1, 130
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="builtin:photos, torchvision:NAME, timm:NAME, hf:NAME, FILE.pt2 or package.module:factory"
+    ),
+]
+Weights = Annotated[
+    str | None, typer.Option("--weights", "-w", help="FILE.safetensors, .pt or .pth (never run as code), or random")
+]
+Labels = Annotated[str | None, typer.Option("--labels", help="class names: .txt, one a line, or .json")]
+Preprocessing = Annotated[Path | None, typer.Option("--preprocess", help="how pictures are prepared: a .json file")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors, show no progress")]
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Our own errors as one sentence on stderr and an exit code; anything else is a bug and keeps its stack."""
+    try:
+        yield
+    except (Cancelled, KeyboardInterrupt) as error:
+        typer.echo(f"stopped: {error}" if str(error) else "stopped", err=True)
+        raise typer.Exit(STOPPED) from None
+    except PellucidError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(REFUSED) from None
+
+
+def _printer(quiet: bool) -> Callable[[Any], None]:
+    from rich.console import Console
+
+    return (lambda thing: None) if quiet else Console(highlight=False, soft_wrap=True).print
+
+
+def _words(given: list[str] | None) -> list[str]:
+    """Values of a repeatable option, each of which may also hold several joined by commas."""
+    return [word.strip() for part in given or [] for word in part.split(",") if word.strip()]
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="pictures to explain", show_default=False)],
+    model: ModelName = "builtin:photos",
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-e", help="one or several, joined by commas; default grad_cam")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help='top3, a class number or label, "A vs B", unit:LAYER:N')
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", "-l", help="module path; the last one with maps by default")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="METHOD.SETTING=VALUE, e.g. integrated_gradients.steps=64")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="folder for report.html and one .pel and .png per map")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder's earlier contents")] = False,
+    weights: Weights = None,
+    labels: Labels = None,
+    preprocess: Preprocessing = None,
+    seed: Annotated[int, typer.Option(help="for everything random")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Explain pictures: which pixels each decision came from."""
+    from pellucid.cli.explaining import Request, run
+
+    with told():
+        names, chosen = _words(method) or ["grad_cam"], _words(layer)
+        request = Request(
+            images, model, names, target or ["top1"], chosen, setting or [], out, overwrite, weights, labels,
+            preprocess, seed,
+        )  # fmt: skip
+        failed = run(request, _printer(quiet or as_json), as_json=as_json, quiet=quiet)
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for the report")] = Path("demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Explain a real photograph of a cat with the network that ships inside."""
+    from pellucid.cli.explaining import run_demo
+
+    with told():
+        run_demo(out, _printer(quiet), quiet=quiet)
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="one method, with its settings")] = None, as_json: AsJson = False
+) -> None:
+    """List the methods, or one with its settings, source and when it misleads."""
+    from pellucid.cli.listing import show_method, show_methods
+
+    with told():
+        show_methods(_printer(False), as_json) if name is None else show_method(name, _printer(False), as_json)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the forms of --model and what is usable on this machine."""
+    from pellucid.cli.listing import show_models
+
+    with told():
+        show_models(_printer(False), as_json)
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(help="as for --model")],
+    weights: Weights = None,
+    preprocess: Preprocessing = None,
+    size: Annotated[str | None, typer.Option("--input", help="input shape without the batch, e.g. 3x224x224")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers that ran, their outputs, and the one that is chosen when none is named."""
+    from pellucid.cli.listing import show_layers
+
+    with told():
+        show_layers(model, weights, preprocess, size, _printer(False), as_json)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(help="as for --model")],
+    weights: Weights = None,
+    preprocess: Preprocessing = None,
+    size: Annotated[str | None, typer.Option("--input", help="input shape without the batch, e.g. 3x224x224")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say for each method whether it is exact, approximate or impossible on a network, and why."""
+    from pellucid.cli.listing import show_doctor
+
+    with told():
+        show_doctor(model, weights, preprocess, size, _printer(False), as_json)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pellucid import __version__
+
+        typer.echo(f"pellucid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Open convolutional image models."""
+
+
+if __name__ == "__main__":
+    app()
