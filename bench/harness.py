@@ -9,9 +9,8 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+from nets import Network
 from torch import Tensor
-
-from networks import Network
 
 BATCHES = (4, 8)
 FEWEST = 3
@@ -54,7 +53,7 @@ def compete(
         tidy()
     running = [name for name in calls if found[name].error is None]
     affordable = int(seconds / max(time.perf_counter() - began, 1e-9))
-    for turn in range(max(1 if repeats == 1 else FEWEST, min(repeats, affordable)) if repeats else 0):
+    for turn in range(min(repeats, max(affordable, FEWEST))):
         shift = turn % max(len(running), 1)
         for name in running[shift:] + running[:shift]:
             cpu, wall = _once(calls[name], device)

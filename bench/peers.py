@@ -7,11 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from nets import CLASSES, Network
 from torch import Tensor, nn
 
-from networks import CLASSES, Network
-
-LIBRARIES = {"captum": "captum.attr", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam.methods", "zennit": "zennit"}
+LIBRARIES = {
+    "captum": "captum.attr",
+    "grad-cam": "pytorch_grad_cam",
+    "torchcam": "torchcam.methods",
+    "zennit": "zennit",
+}
 TUNED_BATCH = 8
 Run = Callable[[Network], Any]
 
@@ -51,7 +55,7 @@ def import_all() -> None:
     for module in ("pellucid", *LIBRARIES.values()):
         try:
             import_module(module)
-        except ImportError:
+        except Exception:  # the contenders that need it will tell its words
             continue
 
 
@@ -169,7 +173,7 @@ def grad_cam_full() -> Contender:
         with FullGrad(model=net.module, target_layers=[]) as cam:
             return torch.from_numpy(cam(input_tensor=net.x.clone(), targets=[ClassifierOutputTarget(net.target)]))
 
-    return Contender("grad-cam", run, _as_grad_cam, "counts BatchNorm's ε outside its bias and skips layers without a bias")
+    return Contender("grad-cam", run, _as_grad_cam, "it rescales every channel by itself, the paper every layer")
 
 
 def grad_cam_guided() -> Contender:
@@ -187,7 +191,8 @@ def grad_cam_guided() -> Contender:
 def _as_grad_cam(net: Network, heat: Tensor) -> Tensor:
     from pytorch_grad_cam.utils.image import scale_cam_image
 
-    return torch.from_numpy(scale_cam_image(heat.clamp(min=0).detach().cpu().numpy(), tuple(net.x.shape[:1:-1])))
+    positive = heat.clamp(min=0).detach().cpu().numpy()
+    return torch.from_numpy(scale_cam_image(scale_cam_image(positive, tuple(net.x.shape[:1:-1]))))
 
 
 def torchcam(name: str, differs: str | None = None, words: Mapping[str, Any] | None = None) -> Contender:
@@ -216,7 +221,9 @@ def torchcam_cam() -> Contender:
     return Contender("torchcam", run, differs="with a convolution as head it leaves out the rectifier behind it")
 
 
-def zennit(attributor: str, differs: str | None = None, composite: str = "", times_input: bool = False, **words: Any) -> Contender:
+def zennit(
+    attributor: str, differs: str | None = None, composite: str = "", times_input: bool = False, **words: Any
+) -> Contender:
     def run(net: Network) -> Tensor:
         from zennit import attribution, composites
 

@@ -1,16 +1,14 @@
 """The rows of the table: a piece of work, its ideal number of passes, its target, and who does it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import peers
-from networks import Network
+from nets import Network
 from peers import Contender
+from torch import Tensor
 
 STEPS, SAMPLES, DRAWS = 50, 25, 64
 NOISE, SHAP_NOISE = 0.15, 0.09
@@ -40,7 +38,6 @@ class Row:
         contenders: pellucid first.
         reference: the ideal pass whose result pellucid's must equal.
         calls: how often the work is done while its memory is watched.
-        prepare: what pellucid needs before the clock starts.
     """
 
     name: str
@@ -81,9 +78,7 @@ def _cams() -> list[Row]:
     centred = "grad-cam centres the activations, the paper does not"
     return [
         _single("cam", peers.torchcam_cam(), ideal="FL"),
-        _single(
-            "grad_cam", peers.captum_grad_cam(), peers.grad_cam("GradCAM"), peers.torchcam("GradCAM"), ideal="FL"
-        ),
+        _single("grad_cam", peers.captum_grad_cam(), peers.grad_cam("GradCAM"), peers.torchcam("GradCAM"), ideal="FL"),
         _single(
             "grad_cam_plus_plus",
             peers.grad_cam("GradCAMPlusPlus", "grad-cam adds 1e-6 below the fraction"),
@@ -106,9 +101,7 @@ def _cams() -> list[Row]:
 def _others() -> list[Row]:
     guided = peers.captum_guided_grad_cam("module hooks miss ReLU6 and functions")
     return [
-        Row(
-            "guided_grad_cam", "single", {"FB": 1, "L": 1}, SINGLE, (peers.pellucid("guided_grad_cam"), guided)
-        ),
+        Row("guided_grad_cam", "single", {"FB": 1, "L": 1}, SINGLE, (peers.pellucid("guided_grad_cam"), guided)),
         _single("fullgrad", peers.grad_cam_full()),
     ]
 
@@ -175,8 +168,9 @@ def _engine() -> list[Row]:
     def pull(net: Network) -> Tensor:
         import pellucid as pel
 
-        trace = _recordings.setdefault(net.name, None) or pel.record(net.module, net.x)
-        _recordings[net.name] = trace
+        if "recording" not in net.memo:
+            net.memo["recording"] = pel.record(net.module, net.x)
+        trace = net.memo["recording"]
         return trace.pull(pel.logit(net.target).seeds(trace)).input()
 
     return [
@@ -184,8 +178,6 @@ def _engine() -> list[Row]:
         Row("pull alone", "engine", {"B": 1}, Target(), (Contender("pellucid", pull),), "FB"),
     ]
 
-
-_recordings: dict[str, Any] = {}
 
 ROWS: dict[str, Row] = {r.name: r for r in (*_gradients(), *_cams(), *_others(), *_sampled(), *_shared(), *_engine())}
 STARTUP = ("import pellucid", "pellucid --help")

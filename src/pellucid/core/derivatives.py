@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.storages import WriteView
-from pellucid.core.trace import Node, Value, tensors_in
+from pellucid.core.trace import Node, Value, ordinary, tensors_in
 
 Grads = list[Tensor | None]
 Derivative = Callable[[Node, Tensor], "Grads | None"]
@@ -33,7 +33,7 @@ def exact(node: Node, grads: Grads) -> Grads:
 
 def by_autograd(node: Node, grads: Grads) -> Grads:
     """Torch's derivative of this one operation, on detached copies of its recorded inputs."""
-    leaves = {v: v.data.detach().requires_grad_(v.differentiable) for v in node.inputs}
+    leaves = {v: ordinary(v.data).detach().requires_grad_(v.differentiable) for v in node.inputs}
     with torch.enable_grad():
         out = node.run(leaves)
         results = [out] if isinstance(out, Tensor) else list(out)
@@ -280,8 +280,8 @@ def _write(node: Node, grad: Tensor) -> Grads | None:
 
 def gradient_at(scores: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """`∂ Σ function(scores) / ∂ scores`, the seed that starts a walk."""
-    leaf = scores.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = ordinary(scores).detach().requires_grad_()
         value = function(leaf)
         total = sum(t.sum() for t in tensors_in(value))
         if not isinstance(total, Tensor) or not total.requires_grad:

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ class ModuleWatch:
 
     def __init__(self, root: nn.Module) -> None:
         named = dict(root.named_modules())
+        self._modules = tuple(named.values())
         self._paths = {id(m): name for name, m in named.items()}
         self.kinds = {name: type(m).__name__ for name, m in named.items()}
         self.root = root
@@ -29,6 +31,11 @@ class ModuleWatch:
         self._stack: list[tuple[str, int]] = [("", 0)]
         self._calls: Counter[str] = Counter()
         self._thread = threading.get_ident()
+
+    def registered(self) -> list[Tensor]:
+        """Parameters and buffers of the whole tree."""
+        tables = (table for m in self._modules for table in (m._parameters, m._buffers))
+        return [t for table in tables for t in table.values() if t is not None]
 
     @property
     def path(self) -> str:
@@ -85,21 +92,30 @@ def graph_constants(module: nn.Module) -> list[Tensor]:
     return [n.t("value") for n in nodes if n.hasAttribute("value") and n.kindOf("value") == "t"]
 
 
+_PLAIN_APPLY = torch.autograd.Function.__dict__["apply"].__func__
+_recording: "ContextVar[Recorder | None]" = ContextVar("recording", default=None)
+
+
+def _named_apply(cls: type, *args: Any, **kwargs: Any) -> Any:
+    """`Function.apply` that leaves its name with the recorder that is running, if any (torch may keep this callable)."""
+    recorder = _recording.get()
+    if recorder is None:
+        return _PLAIN_APPLY(cls, *args, **kwargs)
+    outer, recorder.function = recorder.function, cls.__name__
+    try:
+        return _PLAIN_APPLY(cls, *args, **kwargs)
+    finally:
+        recorder.function = outer
+
+
 @contextmanager
 def function_names(recorder: "Recorder") -> Iterator[None]:
     """While the block runs, tell the recorder which custom `autograd.Function` an operation runs inside."""
     kind = torch.autograd.Function
-    original = kind.__dict__["apply"]
-
-    def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
-        outer, recorder.function = recorder.function, cls.__name__
-        try:
-            return original.__func__(cls, *args, **kwargs)
-        finally:
-            recorder.function = outer
-
-    setattr(kind, "apply", classmethod(apply))  # noqa: B010
+    before, token = kind.__dict__["apply"], _recording.set(recorder)
+    setattr(kind, "apply", classmethod(_named_apply))  # noqa: B010
     try:
         yield
     finally:
-        setattr(kind, "apply", original)  # noqa: B010
+        setattr(kind, "apply", before)  # noqa: B010
+        _recording.reset(token)

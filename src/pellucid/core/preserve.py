@@ -40,10 +40,11 @@ class Preserver:
                 _rebind(module, {**buffers, **parameters})
                 continue
             for table, before in ((module._buffers, buffers), (module._parameters, parameters)):
-                if any(table.get(k) is not v for k, v in before.items()) or len(table) != len(before):
+                if list(map(id, table.values())) != list(map(id, before.values())) or table.keys() != before.keys():
                     table.clear()
                     table.update(before)  # pyright: ignore
-            module.training = training
+            if module.training is not training:
+                module.training = training
         torch.set_rng_state(self._random)
         if self._device_random:
             torch.cuda.set_rng_state_all(self._device_random)

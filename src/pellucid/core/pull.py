@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pellucid.core.derivatives import Grads, exact
 from pellucid.core.errors import TraceError
-from pellucid.core.trace import Node, Trace, Value
+from pellucid.core.trace import Node, Trace, Value, plainly
 
 Rule = Callable[[Node, Grads], Grads]
 
@@ -99,11 +99,9 @@ class Walk:
         """What arrived at an input of the network."""
         return self.at(self.trace.inputs[which])
 
-    @torch.no_grad()
     def _go(self, stop: int) -> None:
         """Process the operations from the present position down to `stop`."""
-        device = self.trace.scores.device.type
-        with torch.autocast(device, enabled=False):
+        with plainly(self.trace.scores.device):
             while self._position > stop:
                 self._position -= 1
                 self._step(self.trace.nodes[self._position])

@@ -46,6 +46,7 @@ def record(module: nn.Module | Any, *inputs: Any, **kwargs: Any) -> Trace:
         raise TraceError(f"the input has no elements: shape {tuple(placed[0].data.shape)}; give at least one image")
     watch = ModuleWatch(module)
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         recorder = Recorder(placed, watch, stack.enter_context(preserved(module)))
         for context in (
@@ -65,7 +66,8 @@ def _own_copies(item: Any, placed: list[Value]) -> Any:
     def own(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        placed.append(Value(leaf.detach().clone()))
+        with torch.inference_mode(False):
+            placed.append(Value(leaf.detach().clone()))
         return placed[-1]
 
     return substitute(item, own)
@@ -99,15 +101,15 @@ def _trace(module: nn.Module, output: Any, placed: list[Value], recorder: Record
             "explain the part of it that gives the scores"
         )
     found = [v for t in tensors_in(output) if (v := recorder.look(t)) is not None]
-    recorder.release()
-    recognise(recorder.nodes)
+    nodes, layers = recorder.release()
+    recognise(nodes)
     return Trace(
         module=module,
-        nodes=recorder.nodes,
+        nodes=nodes,
         inputs=tuple(placed),
         outputs=tuple(dict.fromkeys(found)),
         output=value,
-        layers=recorder.watch.outputs,
+        layers=layers,
         kinds=recorder.watch.kinds,
         strangers=tuple(recorder.strangers.values()),
         notes=tuple(dict.fromkeys(n for n in (note, *recorder.notes) if n)),
@@ -153,3 +155,4 @@ def _attention_written_out() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+        torch.clear_autocast_cache()  # weights cast below autograd would cut the user's own training

@@ -64,8 +64,7 @@ class Recorder(TorchDispatchMode):
         self._made: dict[int, Tensor] = {}
         self._captured: set[int] = set()
         self._restored: set[int] = set()
-        registered = (*watch.root.parameters(), *watch.root.buffers())
-        self._registered = {_key(t) for t in registered if t.layout == torch.strided and not _lazy(t)}
+        self._registered = {_key(t) for t in watch.registered() if t.layout == torch.strided and not _lazy(t)}
         for value in inputs:
             self._bind(value.data, value)
 
@@ -106,11 +105,13 @@ class Recorder(TorchDispatchMode):
         view = ReadView(storage.geometry, Geometry.of(tensor))
         return self._append(view, "as_strided", (storage.root,), {}, [storage.root], [tensor])[0]
 
-    def release(self) -> None:
-        """Forget the bookkeeping; the recorded values stay."""
-        self._bound.clear()
-        self._storages.clear()
-        self._made.clear()
+    def release(self) -> tuple[list[Node], dict[str, list[tuple[Value, ...]]]]:
+        """Operations and layer outputs; the recorder forgets them, so that it can't keep a recording alive."""
+        nodes, self.nodes, self.inputs = self.nodes, [], []
+        layers, self.watch.outputs = self.watch.outputs, {}
+        for table in (self._bound, self._storages, self._made):
+            table.clear()
+        return nodes, layers
 
     def _recorded(self, item: Any, values: list[Value]) -> Any:
         """Arguments with recorded tensors replaced by their values, which are collected in order."""
@@ -118,19 +119,22 @@ class Recorder(TorchDispatchMode):
         def swap(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor):
                 return leaf
+            key = _key(leaf)
+            if key not in self._storages:
+                return self._constant(leaf, key)
             value = self.look(leaf)
-            if value is None:
-                return self._constant(leaf)
-            values.append(value)
+            values.append(value)  # pyright: ignore[reportArgumentType]
             return value
 
+        if not item:
+            return item
         return {k: substitute(v, swap) for k, v in item.items()} if isinstance(item, dict) else substitute(item, swap)
 
-    def _constant(self, tensor: Tensor) -> Tensor:
+    def _constant(self, tensor: Tensor, key: int) -> Tensor:
         """A tensor that does not come from the inputs, as it is now; copied if it will be put back."""
-        self._note_stranger(tensor)
-        key = _key(tensor)
-        self._captured.add(key)
+        if key not in self._captured:
+            self._note_stranger(tensor)
+            self._captured.add(key)
         return tensor.clone() if key in self._restored else tensor
 
     def _keep_constants(self, target: Tensor) -> None:
@@ -172,6 +176,9 @@ class Recorder(TorchDispatchMode):
             )
 
     def _emit(self, func: Any, args: Any, kwargs: Any, values: list[Value], out: Any) -> Any:
+        if isinstance(out, Tensor) and id(out) not in self._bound and not out.is_complex():
+            self._append(func, func.overloadpacket.__name__, args, kwargs, values, [out])
+            return out
         outs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, (tuple, list)) else []
         tensors = [t if isinstance(t, Tensor) else None for t in outs]
         if tensors and all(t is not None and self._is_current(t) for t in tensors):
@@ -189,18 +196,20 @@ class Recorder(TorchDispatchMode):
         self, op: Any, name: str, args: Any, kwargs: Any, values: list[Value], tensors: list[Tensor | None]
     ) -> list[Value]:
         watch = self.watch
-        node = Node(
-            op, name, tuple(args), kwargs, values, [], watch.path, watch.call, len(self.nodes), function=self.function
-        )
+        node = Node(op, name, tuple(args), kwargs, values, watch.path, watch.call, len(self.nodes), function=self.function)
         self.nodes.append(node)
-        node.outputs = [None if t is None else Value(t, node) for t in tensors]
-        for tensor, value in zip(tensors, node.outputs, strict=True):
+        made = [None if t is None else Value(t, node) for t in tensors]
+        node.outputs = made
+        for tensor, value in zip(tensors, made, strict=True):
             if tensor is not None and value is not None:
                 self._bind(tensor, value)
-        return [v for v in node.outputs if v is not None]
+        return [v for v in made if v is not None]
 
     def _bind(self, tensor: Tensor, value: Value) -> None:
-        storage = self._storages.setdefault(_key(tensor), StorageRecord(value, tensor))
+        key = _key(tensor)
+        storage = self._storages.get(key)
+        if storage is None:
+            storage = self._storages[key] = StorageRecord(value, tensor)
         storage.aliases.append(value)
         self._bound[id(tensor)] = (tensor, storage.version, value)
 

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from pellucid.core.errors import TraceError
-from pellucid.core.trace import Trace, Value
+from pellucid.core.trace import Node, Trace, Value, plainly
 
 
-@torch.no_grad()
 def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None) -> Tensor:
     """The main output of the recording for other inputs, or with some values replaced.
 
@@ -20,7 +19,7 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
         edits: recorded value -> what to put in its place.
 
     Raises:
-        TraceError: wrong number or shape of inputs.
+        TraceError: wrong number or shape of inputs, or an operation's shapes hang on the old input's values.
     """
     if inputs and len(inputs) != len(trace.inputs):
         raise TraceError(f"{len(inputs)} inputs came, the recording has {len(trace.inputs)}")
@@ -31,12 +30,25 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
                 f"an input of shape {tuple(tensor.shape)} came, the recording was made with {tuple(value.data.shape)}"
             )
         current[value] = tensor
-    for node in trace.nodes:
-        if not any(v in current for v in node.inputs):
-            continue
-        out = node.run({v: current.get(v, v.data) for v in node.inputs})
-        results = [out] if isinstance(out, Tensor) else list(out)
-        for value, tensor in zip(node.outputs, results, strict=True):
-            if value is not None and value not in current:
-                current[value] = tensor
-    return current.get(trace.output, trace.output.data)
+    with plainly(trace.scores.device):
+        for node in trace.nodes:
+            if any(v in current for v in node.inputs):
+                results = _run(node, {v: current[v] if v in current else v.data for v in node.inputs})
+                for value, tensor in zip(node.outputs, results, strict=True):
+                    if value is not None and value not in current:
+                        current[value] = tensor
+    return current[trace.output] if trace.output in current else trace.scores
+
+
+def _run(node: Node, values: Mapping[Value, Tensor]) -> list[Tensor]:
+    try:
+        out = node.run(values)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:
+        if "can't allocate memory" in str(error):
+            raise
+        where = f"{node.name} in {node.path or 'the network'}"
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TraceError(f"{where} can't be replayed with these values ({first}); record the new input instead") from error
+    return [out] if isinstance(out, Tensor) else list(out)

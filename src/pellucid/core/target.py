@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,7 +158,7 @@ def region(index: Index, mask: Tensor) -> Target:
 def custom(function: Callable[[Tensor], Tensor], name: str | None = None) -> Target:
     """Any function of the main output that gives one number per image."""
     words = name or getattr(function, "__name__", "custom")
-    return Target(words.replace("{", "").replace("}", ""), lambda y, rows: function(y), whole=True)
+    return Target(words.replace("{", "").replace("}", ""), lambda y, rows: function(y.clone()), whole=True)
 
 
 def class_scores(trace: Trace) -> Value:
@@ -188,7 +189,7 @@ def _pick(scores: Tensor, classes: tuple[int, ...], rows: Sequence[int]) -> Tens
 
 
 def _indices(index: Any) -> tuple[int, ...]:
-    if isinstance(index, Tensor):
+    if isinstance(index, (Tensor, np.ndarray, np.generic)):
         index = index.flatten().tolist()
     values: tuple[Any, ...] = tuple(index) if isinstance(index, (list, tuple, range)) else (index,)
     if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):

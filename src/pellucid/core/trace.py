@@ -1,7 +1,9 @@
 """The recording: a list of operations in the order in which they happened, and the values between them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from weakref import ref
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +23,7 @@ class Value:
     operation when somebody asks for it.
     """
 
-    __slots__ = ("_data", "depth", "dtype", "node", "shape")
+    __slots__ = ("__weakref__", "_data", "depth", "dtype", "node", "shape")
 
     def __init__(self, data: Tensor, node: "Node | None" = None) -> None:
         self._data: Tensor | None = data
@@ -31,21 +33,32 @@ class Value:
 
     @property
     def data(self) -> Tensor:
-        if self._data is None:
-            self._data = self._again()
-        return self._data
+        return self._again() if self._data is None else self._data
 
     @data.setter
     def data(self, tensor: Tensor) -> None:
         self._data = tensor
 
     def _again(self) -> Tensor:
+        """The operations that lead here from what is in memory, run again."""
+        waiting = [self]
+        while waiting:
+            missing = [] if waiting[-1].node is None else [v for v in waiting[-1].node.inputs if v.held is None]
+            waiting += missing
+            if not missing:
+                found = waiting.pop()._computed()
+        return found
+
+    def _computed(self) -> Tensor:
+        if self._data is not None:
+            return self._data
         if self.node is None:
             raise TraceError("the recording no longer holds this value; record again")
-        with torch.no_grad():
-            out = self.node.run({v: v.data for v in self.node.inputs})
-        outs = [out] if isinstance(out, Tensor) else list(out)
-        return outs[self.node.outputs.index(self)]
+        inputs = {v: v.data for v in self.node.inputs}
+        with plainly(next(iter(inputs.values())).device):
+            out = self.node.run(inputs)
+        self._data = out if isinstance(out, Tensor) else out[self.node.outputs.index(self)]
+        return self._data
 
     def give_up(self) -> None:
         """Let go of the data; `data` computes it again."""
@@ -79,7 +92,6 @@ class Node:
         name, base: as in ATen (`relu_`), and its functional name (`relu`).
         args, kwargs: as called, with a `Value` wherever a recorded tensor went in.
         inputs: those values in order of appearance.
-        outputs: one value per tensor that came out (`None` where nothing recordable did).
         path, call: the innermost module running, and which of its calls this was (0 the first).
         function: name of the custom `autograd.Function` it ran inside, if any.
         kind: its kind in the vocabulary, or `rectifier` where the data flow shows one (see `recognise`).
@@ -93,7 +105,6 @@ class Node:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     inputs: list[Value]
-    outputs: list[Value | None]
     path: str
     call: int
     position: int
@@ -103,10 +114,23 @@ class Node:
     gate: tuple[Callable[[Tensor], Tensor], int] | None = None
     memo: dict[str, Any] = field(default_factory=dict)
     base: str = field(init=False)
+    _outputs: "list[ref[Value] | None]" = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.kind = self.kind or kind_of(self.name)
         self.base = base_name(self.name)
+
+    @property
+    def outputs(self) -> list[Value | None]:
+        """One value per tensor that came out; `None` where it was no tensor or nobody reads it.
+
+        A node holds its outputs weakly, so that a recording is freed as soon as it is let go.
+        """
+        return [None if r is None else r() for r in self._outputs]
+
+    @outputs.setter
+    def outputs(self, values: list[Value | None]) -> None:
+        self._outputs = [None if v is None else ref(v) for v in values]
 
     @property
     def output(self) -> Value:
@@ -118,7 +142,7 @@ class Node:
 
     def run(self, values: Mapping[Value, Tensor]) -> Any:
         """The operation again, on other tensors; an in-place operation works on a copy."""
-        swap = lambda v: values[v] if isinstance(v, Value) else v  # noqa: E731
+        swap = lambda v: values[v] if isinstance(v, Value) else ordinary(v) if isinstance(v, Tensor) else v  # noqa: E731
         args = [substitute(a, swap) for a in self.args]
         if self.mutates is not None:
             args[self.mutates] = args[self.mutates].clone()
@@ -126,6 +150,18 @@ class Node:
 
     def __repr__(self) -> str:
         return f"Node({self.position}: {self.name} in {self.path or 'the network'})"
+
+
+@contextmanager
+def plainly(device: torch.device) -> Iterator[None]:
+    """Without autograd, inference mode and autocast, whatever the caller has switched on."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy that derivatives can pass where it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def substitute(item: Any, swap: Callable[[Any], Any]) -> Any:

@@ -112,7 +112,7 @@ class Case:
     def baseline(self, name: Any, stream: int = 0) -> Tensor:
         """A baseline in the network's input space, from its name in pixel space, or a tensor of inputs."""
         if isinstance(name, Tensor):
-            return name.to(self.x).expand_as(self.x)
+            return self._as_input(name)
         if name == "zero":
             return torch.zeros_like(self.x)
         if self.preprocess is None:
@@ -120,12 +120,23 @@ class Case:
                 f'baseline "{name}" lives in pixel space, and the preprocessing is not known; give preprocess=, '
                 'baseline="zero" (zeros in input space) or a tensor'
             )
-        pixels = self.preprocess.denormalise(self.x)
-        return self.preprocess.normalise(baselines.baseline(str(name), pixels, seed=self.seed + stream)).to(self.x)
+        pixels = self.preprocess.denormalise(self.x)  # one by one: noise must not depend on the batch
+        found = torch.cat([baselines.baseline(str(name), one[None], seed=self.seed + stream) for one in pixels])
+        return self.preprocess.normalise(found).to(self.x)
+
+    def _as_input(self, tensor: Tensor) -> Tensor:
+        try:
+            return tensor.to(self.x).expand_as(self.x)
+        except RuntimeError as error:
+            raise SettingError(
+                f"a baseline of shape {tuple(tensor.shape)} came; the network's input is {tuple(self.x.shape)}"
+            ) from error
 
     def pass_size(self) -> int:
         """How many images fit one pass within the memory that a method may take."""
-        each = max(bytes_held(self.trace) // self.trace.batch, 1)
+        if "bytes held" not in self.trace.memo:
+            self.trace.memo["bytes held"] = bytes_held(self.trace)
+        each = max(self.trace.memo["bytes held"] // self.trace.batch, 1)
         return int(max(1, min(LARGEST_PASS, PASS_BYTES // (2 * each))))
 
     def many(
@@ -154,20 +165,28 @@ class Case:
             self._one_pass(waiting, take, rules, size)
 
     def _one_pass(self, batch: list[tuple[Tensor, int]], take: Any, rules: Rules, size: int) -> int:
-        """One recording and walk; halves the batch when memory runs out."""
+        """One recording and walk, in smaller parts when memory runs out; how many images fitted."""
         rows = [row for _, row in batch]
-        try:
-            grads, scores = self.gradients(torch.stack([x for x, _ in batch]), rows, rules)
-        except (MemoryError, RuntimeError) as error:
-            if len(batch) == 1 or not _out_of_memory(error):
-                raise
-            half = len(batch) // 2
-            self.notes.append(f"memory ran out at {len(batch)} images a pass; went on with {half}")
-            self._one_pass(batch[half:], take, rules, self._one_pass(batch[:half], take, rules, half))
-            return half
-        take(grads, scores, rows)
-        self.progress.advance(len(batch))
+        found = self._if_it_fits(torch.stack([x for x, _ in batch]), rows, rules)
+        if found is not None:
+            take(*found, rows)
+            self.progress.advance(len(batch))
+            return size
+        size = len(batch) // 2
+        self.notes.append(f"memory ran out at {len(batch)} images a pass; went on with {size}")
+        while batch:
+            part, batch = batch[:size], batch[size:]
+            size = self._one_pass(part, take, rules, size)
         return size
+
+    def _if_it_fits(self, x: Tensor, rows: list[int], rules: Rules) -> tuple[Tensor, Tensor] | None:
+        """Gradients and scores; None where memory ran out on more than one image (freed by then)."""
+        try:
+            return self.gradients(x, rows, rules)
+        except (MemoryError, RuntimeError) as error:
+            if len(rows) == 1 or not _out_of_memory(error):
+                raise
+        return None
 
     def gradients(self, x: Tensor, rows: list[int], rules: Rules = EXACT) -> tuple[Tensor, Tensor]:
         """`∂ score / ∂ x` (or what arrives under other rules) and the scores for new inputs."""

@@ -32,9 +32,13 @@ BaseName = Annotated[Base, "the method that is averaged"]
 
 
 def _moments(
-    case: Case, samples: int, noise_fraction: float, base: str, absolute: bool = False
+    case: Case, samples: int, noise_fraction: float, base: str, *, absolute: bool = False, around_first: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Mean and mean square of a base method's maps over noisy copies of each image."""
+    """Mean and mean square of a base method's maps over noisy copies of each image.
+
+    With `around_first` both are taken of the maps' differences from the first one, so that a variance that is
+    small beside the maps is not lost to rounding.
+    """
     if samples < 1:
         raise SettingError(f"samples={samples}; use at least 1")
     if noise_fraction < 0:
@@ -44,6 +48,7 @@ def _moments(
     spread = (x.flatten(1).amax(1) - x.flatten(1).amin(1)) * noise_fraction
     total, squares = torch.zeros_like(x), torch.zeros_like(x)
     inputs: list[Tensor] = []
+    first: dict[int, Tensor] = {}
 
     def copies() -> Iterator[tuple[Tensor, int]]:
         for image in range(len(x)):
@@ -56,6 +61,8 @@ def _moments(
         maps = grads * torch.stack(inputs[: len(rows)]) if times_input else grads
         del inputs[: len(rows)]
         maps = maps.abs() if absolute else maps
+        if around_first:
+            maps = maps - torch.stack([first.setdefault(row, one) for row, one in zip(rows, maps, strict=True)])
         where = torch.tensor(rows, device=x.device)
         total.index_add_(0, where, maps)
         squares.index_add_(0, where, maps**2)
@@ -99,7 +106,7 @@ def smoothgrad(
 
     One copy without noise is the base method itself; the variance of the mean falls as 1/n.
     """
-    mean, _ = _moments(case, samples, noise_fraction, base, absolute)
+    mean, _ = _moments(case, samples, noise_fraction, base, absolute=absolute)
     return _cap(mean * case.x if times_input else mean, cap_percentile)
 
 
@@ -133,8 +140,8 @@ def smoothgrad_squared(
 def vargrad(
     case: Case, *, samples: Samples = 25, noise_fraction: NoiseFraction = 0.15, base: BaseName = "saliency"
 ) -> Float[Tensor, "b c *space"]:
-    """The variance of the maps over noisy copies, `1/n Σ M² − (1/n Σ M)²`."""
-    mean, squares = _moments(case, samples, noise_fraction, base)
+    """The variance of the maps over noisy copies, `1/n Σ (M − 1/n Σ M)²`."""
+    mean, squares = _moments(case, samples, noise_fraction, base, around_first=True)
     return (squares - mean**2).clamp(min=0)
 
 
@@ -183,6 +190,8 @@ def _baselines(case: Case, baseline: Any) -> list[tuple[str, Tensor]]:
     if asked == ["auto"]:
         asked = ["black" if case.preprocess is not None else "zero"]
         case.notes.append(f'baseline "{asked[0]}" was chosen for you')
+    if not asked:
+        raise SettingError("no baseline came; give a name, several joined by +, or a tensor of inputs")
     return [(b if isinstance(b, str) else "given tensor", case.baseline(b, stream)) for stream, b in enumerate(asked)]
 
 
@@ -246,23 +255,27 @@ def integrated_gradients(
 
 def _expected(case: Case, baseline: Any, samples: int, noise_fraction: float) -> Tensor:
     """`E[(x + ε − x') ⊙ ∂ S_c(x' + α (x + ε − x')) / ∂ x]` over baselines, α ~ U(0, 1) and noise."""
-    if samples < 1:
-        raise SettingError(f"samples={samples}; use at least 1")
     starts = _baselines(case, baseline)
+    if samples < len(starts):
+        raise SettingError(f"samples={samples} for {len(starts)} baselines; use at least one for each")
+    if noise_fraction < 0:
+        raise SettingError(f"noise_fraction={noise_fraction}; use 0 or more, such as 0.09")
     x, total = case.x, torch.zeros_like(case.x)
     random = torch.Generator().manual_seed(case.seed)
     spread = (x.flatten(1).amax(1) - x.flatten(1).amin(1)) * noise_fraction
-    alphas = ((torch.arange(samples) + torch.rand(samples, generator=random)) / samples).tolist()
+    jitter = torch.rand(samples, generator=random).tolist()
+    of_each = [len(range(j, samples, len(starts))) for j in range(len(starts))]
     ways: list[Tensor] = []
     sums: list[list[float]] = [[] for _ in range(len(x))]
 
     def inputs() -> Iterator[tuple[Tensor, int]]:
         for image in range(len(x)):
             for sample in range(samples):
-                start = starts[sample % len(starts)][1][image]
+                turn, which = divmod(sample, len(starts))
+                start, alpha = starts[which][1][image], (turn + jitter[sample]) / of_each[which]
                 end = x[image] + (spread[image] * case.noise(x.shape[1:], stream=sample) if noise_fraction else 0)
-                ways.append(end - start)
-                yield start + alphas[sample] * (end - start), image
+                ways.append((end - start) * (samples / (len(starts) * of_each[which])))
+                yield start + alpha * (end - start), image
 
     def take(grads: Tensor, scores: Tensor, rows: list[int]) -> None:
         parts = torch.stack(ways[: len(rows)]) * grads
@@ -307,7 +320,7 @@ def expected_gradients(
     ] = "black+white+blur+uniform",
     samples: Annotated[int, "number of random points"] = 64,
 ) -> Float[Tensor, "b c *space"]:
-    """`R = E_{x', α}[(x − x') ⊙ ∂ S_c(x' + α (x − x')) / ∂ x]`, α stratified over [0, 1]."""
+    """`R = E_{x', α}[(x − x') ⊙ ∂ S_c(x' + α (x − x')) / ∂ x]`, α stratified over [0, 1] for each baseline."""
     return _expected(case, baseline, samples, 0.0)
 
 

@@ -7,6 +7,7 @@ annotation gives the type, the default the default, `Annotated[..., "help"]` the
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
@@ -50,6 +51,8 @@ class Setting:
             not isinstance(value, (int, float)) or (kind is not bool and isinstance(value, bool))
         ):
             raise SettingError(f"{method}: {self.name}={value!r}; expected {kind.__name__}")
+        if kind in (int, float) and not isfinite(value):
+            raise SettingError(f"{method}: {self.name}={value!r}; expected a finite number")
         if kind is int and value != int(value):
             raise SettingError(f"{method}: {self.name}={value!r}; expected a whole number")
         return kind(value) if kind in (int, float, bool) else value

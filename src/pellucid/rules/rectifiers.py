@@ -10,7 +10,7 @@ import torch
 from pellucid.core.derivatives import Grads, exact
 from pellucid.core.patterns import rectifier_of
 from pellucid.core.pull import Rules
-from pellucid.core.trace import Node
+from pellucid.core.trace import Node, ordinary
 
 
 def guided(node: Node, grads: Grads) -> Grads:
@@ -36,7 +36,7 @@ def deconvnet(node: Node, grads: Grads) -> Grads:
 def _through_gate(node: Node, grads: Grads) -> Grads:
     """The derivative of a rectifier that is written out as a product."""
     place = 0 if node.gate is None else node.gate[1]
-    x = node.inputs[place].data.detach().requires_grad_()
+    x = ordinary(node.inputs[place].data).detach().requires_grad_()
     with torch.enable_grad():
         (back,) = torch.autograd.grad(rectifier_of(node)(x), x, grads[0])
     return [back if i == place else None for i in range(len(node.inputs))]

@@ -1,7 +1,7 @@
 """The networks that the benchmark runs: torchvision's architectures with random weights in evaluation mode."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +30,7 @@ class Network:
         x: one normalised image `(1, 3, 224, 224)`.
         layer: the layer that every CAM reads: the one pellucid chooses when none is given.
         starts: four baselines in input space, `(4, 3, 224, 224)`.
+        memo: what a row prepares before the clock starts.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Network:
     target: int
     layer: str
     starts: Tensor
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def site(self) -> nn.Module:
