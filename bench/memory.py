@@ -9,6 +9,7 @@ import gc
 import json
 import multiprocessing
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def peaks(network: str, jobs: Sequence[Job], threads: int, max_gb: float) -> dic
 
 
 def _serve(pipe: Any, network: str, jobs: list[Job], threads: int, max_gb: float) -> None:
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     nets.define_missing_torchvision_operators()
     peers.import_all()

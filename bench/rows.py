@@ -152,10 +152,10 @@ def _shared() -> list[Row]:
     each = peers.one_after_the_other("captum + torchcam + grad-cam", list(quick.items()))
     panel = Row("panel of 12 maps", "shared", {"FB": 1}, Target(times=3.5), (_attribute(methods=PANEL), each))
     rows = [panel]
-    for method, ideal in (("saliency", {"F": 1, "B": 5}), ("grad_cam", {"F": 1, "L": 5})):
+    for method, ideal, times in (("saliency", {"F": 1, "B": 5}, 1.0), ("grad_cam", {"F": 1, "L": 5}, 1.1)):
         five = peers.one_after_the_other("captum", [(f"class {k}", work[method][0]) for k in range(5)])
         mine = _attribute(methods=method, targets="top5")
-        rows.append(Row(f"{method} of the top 5 classes", "shared", ideal, Target(times=1.0), (mine, five)))
+        rows.append(Row(f"{method} of the top 5 classes", "shared", ideal, Target(times=times), (mine, five)))
     return rows
 
 

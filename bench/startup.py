@@ -12,7 +12,8 @@ from harness import Times
 SRC = Path(__file__).resolve().parent.parent / "src"
 COMMANDS = {
     "torch": "import torch",
-    "pellucid": "import pellucid",
+    "pellucid": "import pellucid; pellucid.explain, pellucid.attribute, pellucid.METHODS",
+    "pellucid, nothing used yet": "import pellucid",
     "captum": "import captum.attr",
     "grad-cam": "import pytorch_grad_cam",
     "torchcam": "import torchcam.methods",

@@ -10,10 +10,10 @@ from harness import Ratio
 from rows import Target
 
 COLUMNS = {  # heading -> width on the terminal
-    "work": 27,
-    "by": 24,
+    "work": 29,
+    "by": 30,
     "× ideal (quartiles)": 21,
-    "× fastest peer": 15,
+    "× fastest peer": 25,
     "target": 16,
     "met": 18,
     "CPU ms": 7,

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 import pellucid as pel
 from method_cases import COLOURS, D, case, check, close, error, heat, outcome, plain, pooled, random_input
 from oracles import gradients, rectifiers
-from pellucid.core.errors import SettingError
 
 RULES = {
     "gauss_legendre": "gauss-legendre",
@@ -286,34 +285,3 @@ def test_seeds_reproduce_and_a_batch_is_its_images(method: str):
     assert error(heat(model, x, method, seed=4, **words), first) > 1e-3
     alone = torch.cat([heat(model, x[i : i + 1], method, seed=3, **words) for i in range(3)])
     close(first, alone, 1e-12)
-
-
-@pytest.mark.parametrize(
-    ("method", "words", "says"),
-    [
-        ("smoothgrad", {"samples": 0}, "samples=0"),
-        ("smoothgrad", {"noise_fraction": -0.1}, "noise_fraction=-0.1"),
-        ("smoothgrad", {"noise_fraction": float("nan")}, "nan"),
-        ("smoothgrad", {"cap_percentile": 0.0}, "cap_percentile=0.0"),
-        ("smoothgrad", {"cap_percentile": 101.0}, "cap_percentile=101.0"),
-        ("smoothgrad", {"base": "grad_cam"}, "saliency"),
-        ("gradient_shap", {"noise_fraction": -1.0}, "noise_fraction=-1.0"),
-        ("expected_gradients", {"samples": 0}, "samples=0"),
-        ("expected_gradients", {"samples": 3}, "4 baselines"),
-        ("expected_gradients", {"baseline": []}, "baseline"),
-        ("integrated_gradients", {"steps": 0}, "steps=0"),
-        ("integrated_gradients", {"steps": 1, "rule": "trapezoid"}, "trapezoid"),
-        ("integrated_gradients", {"rule": "simpson"}, "gauss_legendre"),
-        ("integrated_gradients", {"baseline": "blck"}, 'did you mean "black"'),
-        ("integrated_gradients", {"baseline": torch.zeros(3, 9, 9)}, r"\(3, 9, 9\)"),
-        ("integrated_gradients", {"baseline": []}, "baseline"),
-    ],
-)
-def test_a_wrong_value_is_our_error(method: str, words: dict, says: str):
-    with pytest.raises(SettingError, match=says):
-        heat(pooled(), random_input(1, 3, 8, 8), method, preprocess=COLOURS, **words)
-
-
-def test_a_pixel_baseline_without_preprocessing_is_refused_with_the_remedy():
-    with pytest.raises(SettingError, match="preprocess="):
-        heat(pooled(), random_input(1, 3, 8, 8), "integrated_gradients", baseline="black")

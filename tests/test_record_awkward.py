@@ -17,15 +17,14 @@ from networks.awkward import (
 from pellucid.core.errors import TraceError
 from pellucid.core.record import record
 
-DTYPES = [torch.float32, torch.float64]
 FIXED_DTYPE = {"scripted_frozen"}  # its weights are constants of its graph
 OTHER_KERNELS = {"attention", "encoder"}  # with weights that want gradients, torch multiplies matrices another way
 TOLD_ONLY = {"numpy_branch", "other_thread_branch"}
-CASES = [(n, d) for n in AWKWARD for d in DTYPES if not (n in FIXED_DTYPE and d != torch.float32)]
+LAYOUT_MATTERS = {"other_view": "view size", "reshape_alias": None}  # refused or computed otherwise by torch itself
+CASES = [(n, torch.float32, 0) for n in AWKWARD] + [(n, torch.float64, 5) for n in AWKWARD if n not in FIXED_DTYPE]
 
 
-@pytest.mark.parametrize(("name", "dtype"), CASES)
-@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize(("name", "dtype", "seed"), CASES)
 def test_scores_are_the_models_bit_for_bit(name: str, dtype: torch.dtype, seed: int) -> None:
     factory, shapes = AWKWARD[name]
     model, inputs = factory().to(dtype), example(shapes, seed, dtype)
@@ -86,14 +85,19 @@ def test_a_batch_is_its_images(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n, (_, shapes) in AWKWARD.items() if len(shapes[0]) == 4])
 def test_channels_last_is_contiguous(name: str) -> None:
     factory, shapes = AWKWARD[name]
-    inputs = example(shapes)
+    model, inputs = factory(), example(shapes)
     other = [x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
-    flat, last = record(factory(), *inputs), record(factory(), *other)
-    assert relative(last.scores, flat.scores) <= 1e-5
-    heats = [t.pull(torch.ones_like(t.scores)).input() for t in (flat, last)]
-    assert relative(heats[1], heats[0]) <= 1e-5
-    model = factory()
-    assert torch.equal(record(model, *other).scores, plain(model, *other))
+    if LAYOUT_MATTERS.get(name):
+        with pytest.raises(TraceError, match=LAYOUT_MATTERS[name]):
+            record(model, *other)
+        return
+    last = record(model, *other)
+    assert torch.equal(last.scores, plain(model, *other))
+    if name not in LAYOUT_MATTERS:
+        flat = record(model, *inputs)
+        assert relative(last.scores, flat.scores) <= 1e-5
+        heats = [t.pull(torch.ones_like(t.scores)).input() for t in (flat, last)]
+        assert relative(heats[1], heats[0]) <= 1e-5
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -7,6 +7,8 @@ an attribute too: `pel.saliency`, `pel.integrated_gradients(steps=64)`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pellucid.core.version import VERSION
+
 if TYPE_CHECKING:
     from pellucid.core.baselines import baseline
     from pellucid.core.errors import PellucidError
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from pellucid.render.panel import Panel
     from pellucid.rules.rectifiers import DECONVNET, GUIDED
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "core.baselines": ("baseline",),

@@ -377,7 +377,6 @@ _CLASSES: dict[str, type[nn.Module]] = {
     "vmapped_twin": VmappedTwin,
     "optional_arguments": OptionalArguments,
 }
-_TWO: Shapes = (IMAGE[0], (2, 4))
 CONTROL: dict[str, Entry] = {
     **{name: (seeded(cls), IMAGE) for name, cls in _CLASSES.items()},
     "scripted_submodule": (scripted_submodule, IMAGE),
@@ -387,7 +386,7 @@ CONTROL: dict[str, Entry] = {
     "user_hooks": (with_user_hooks, IMAGE),
     "conv1d": (seeded(Net1d), ((2, 2, 40),)),
     "conv3d": (seeded(Net3d), ((2, 1, 8, 8, 8),)),
-    "two_inputs": (seeded(TwoInputs), _TWO),
+    "two_inputs": (seeded(TwoInputs), (IMAGE[0], (2, 4))),
 }
 NO_AUTOGRAD = {"frozen_backbone": "open_backbone"}
 HIDDEN = {

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.core.errors import Cancelled, PellucidError
+from pellucid.core.version import VERSION
 
 app = typer.Typer(
     help="Open convolutional image models: which pixels a decision came from, and how far to trust the answer.",
@@ -161,9 +162,7 @@ def doctor(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from pellucid import __version__
-
-        typer.echo(f"pellucid {__version__}")
+        typer.echo(f"pellucid {VERSION}")
         raise typer.Exit
 
 

@@ -14,6 +14,7 @@ from pellucid.core.operations import base_name, kind_of
 
 if TYPE_CHECKING:
     from pellucid.core.pull import Rules, Walk
+    from pellucid.core.target import Target
 
 
 class Value:
@@ -261,18 +262,24 @@ class Trace:
 
     def pull(
         self,
-        seeds: Mapping[Value, Tensor] | Tensor,
+        start: "Target | Mapping[Value, Tensor] | Tensor",
         rules: "Rules | None" = None,
         keep: Iterable[Value | str] = (),
         *,
         free: bool = False,
     ) -> "Walk":
-        """Walk backwards from `seeds`; see `pellucid.core.pull.Walk`."""
+        """Walk backwards from a target, from a tensor at the main output, or from tensors at any values.
+
+        See `pellucid.core.pull.Walk`; `keep` names layers or values whose arriving tensors stay available.
+        """
         from pellucid.core.pull import EXACT, Walk
 
-        start = {self.output: seeds} if isinstance(seeds, Tensor) else dict(seeds)
+        if isinstance(start, Tensor):
+            seeds: Mapping[Value, Tensor] = {self.output: start}
+        else:
+            seeds = start if isinstance(start, Mapping) else start.seeds(self)
         values = [self.at(k) if isinstance(k, str) else k for k in keep]
-        return Walk(self, start, rules or EXACT, values, free=free)
+        return Walk(self, seeds, rules or EXACT, values, free=free)
 
     def replay(self, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None) -> Tensor:
         """The main output of the recording run forwards again; see `pellucid.core.replay.replay`."""

@@ -3,6 +3,8 @@
 `A` is the layer's output `(b, k, ...)`, `G = ∂ S_c / ∂ A`; every map comes back on the layer's own grid.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from pellucid.core.errors import LayerError, MethodError
 from pellucid.core.layers import between, last_spatial
 from pellucid.core.receipt import Check
+from pellucid.core.target import class_scores
 from pellucid.core.trace import Node, Trace, Value
 from pellucid.methods.case import Case
 from pellucid.methods.gradients import rectifier_doctor
@@ -55,7 +58,7 @@ def pooled_head(trace: Trace) -> tuple[Value, str]:
             "exact CAM needs global average pooling before the scores, and this network has none; use grad_cam"
         )
     maps = node.inputs[0]
-    for position in between(trace, maps, trace.output):
+    for position in between(trace, maps, class_scores(trace)):
         behind = trace.nodes[position]
         if behind.kind not in LINEAR_HEAD:
             raise MethodError(
@@ -108,7 +111,8 @@ def _mean_is_score(case: Case, maps: Value, heat: Tensor) -> None:
     """Put `|mean M + S(0) − S| / |S|` into the receipts; `S(0)`, the bias, is the head replayed from empty maps."""
     if case.target.layer is not None:
         return
-    output = case.trace.replay(edits={maps: torch.zeros_like(maps.data)})
+    head = replace(case.trace, output=case.target.value(case.trace))
+    output = head.replay(edits={maps: torch.zeros_like(maps.data)})
     bias, score = case.target.read(output, range(len(output))).double(), case.score().double()
     for image, (mean, b, s) in enumerate(
         zip(heat.double().flatten(1).mean(1).tolist(), bias.tolist(), score.tolist(), strict=True)
