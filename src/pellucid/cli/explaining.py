@@ -12,6 +12,7 @@ from rich.markup import escape
 from pellucid.core.errors import FileError, ImageError, MissingExtraError, PellucidError, SettingError
 from pellucid.images.decode import Picture, decode
 from pellucid.methods.explain import explain
+from pellucid.methods.localise import localise
 from pellucid.methods.registry import Method, find
 from pellucid.models.model import Model
 from pellucid.models.resolve import load
@@ -38,6 +39,7 @@ class Request:
     labels: str | None
     preprocess: Path | None
     seed: int
+    localise: float | None
 
 
 def run(request: Request, show: Print, *, as_json: bool, quiet: bool) -> bool:
@@ -59,8 +61,8 @@ def run(request: Request, show: Print, *, as_json: bool, quiet: bool) -> bool:
     panel = found if isinstance(found, Panel) else Panel([found])
     saved = None if request.out is None else panel.save(request.out, overwrite=request.overwrite)
     if as_json:
-        typer.echo(json.dumps([facts(one) for one in panel], indent=1))
-    _tell(model, panel, saved[0] if saved else None, show)
+        typer.echo(json.dumps([facts(one, request.localise) for one in panel], indent=1))
+    _tell(model, panel, saved[0] if saved else None, show, request.localise)
     return failed
 
 
@@ -101,9 +103,11 @@ def with_settings(names: list[str], settings: list[str]) -> list[Method]:
     return list(methods.values())
 
 
-def facts(one: Explanation) -> dict[str, Any]:
-    """One explanation as JSON, without its arrays."""
+def facts(one: Explanation, localised: float | None = None) -> dict[str, Any]:
+    """One explanation as JSON, without its arrays; with the box of its heat where that was asked for."""
+    box = {} if localised is None else {"box": localise(one, localised).box}
     return {
+        **box,
         "picture": one.picture.name,
         "model": one.model,
         "method": one.method,
@@ -121,7 +125,7 @@ def facts(one: Explanation) -> dict[str, Any]:
     }
 
 
-def _tell(model: Model, panel: Panel, report: Path | None, show: Print) -> None:
+def _tell(model: Model, panel: Panel, report: Path | None, show: Print, localised: float | None) -> None:
     from rich.table import Table
 
     for note in model.notes:
@@ -139,6 +143,10 @@ def _tell(model: Model, panel: Panel, report: Path | None, show: Print) -> None:
             f"{one.seconds:.2f}",
         )
     show(table)
+    if localised is not None:
+        for one in panel:
+            top, left, bottom, right = localise(one, localised).box
+            show(f"{escape(one.picture.name)} {one.method}: rows {top} to {bottom}, columns {left} to {right}")
     if report is not None:
         show(f"report: {escape(str(report.resolve()))}")
     elif len(panel) == 1:

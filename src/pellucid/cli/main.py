@@ -29,6 +29,7 @@ Weights = Annotated[
 ]
 Labels = Annotated[str | None, typer.Option("--labels", help="class names: .txt, one a line, or .json")]
 Preprocessing = Annotated[Path | None, typer.Option("--preprocess", help="how pictures are prepared: a .json file")]
+InputShape = Annotated[str | None, typer.Option("--input", help="input shape without the batch, e.g. 3x224x224")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors, show no progress")]
 
@@ -81,6 +82,9 @@ def explain(
     labels: Labels = None,
     preprocess: Preprocessing = None,
     seed: Annotated[int, typer.Option(help="for everything random")] = 0,
+    box: Annotated[
+        float | None, typer.Option("--localise", help="also give the box of the heat above this fraction, such as 0.15")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -91,7 +95,7 @@ def explain(
         names, chosen = _words(method) or ["grad_cam"], _words(layer)
         request = Request(
             images, model, names, target or ["top1"], chosen, setting or [], out, overwrite, weights, labels,
-            preprocess, seed,
+            preprocess, seed, box,
         )  # fmt: skip
         failed = run(request, _printer(quiet or as_json), as_json=as_json, quiet=quiet)
     if failed:
@@ -135,7 +139,7 @@ def layers(
     model: Annotated[str, typer.Argument(help="as for --model")],
     weights: Weights = None,
     preprocess: Preprocessing = None,
-    size: Annotated[str | None, typer.Option("--input", help="input shape without the batch, e.g. 3x224x224")] = None,
+    size: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
     """List the layers that ran, their outputs, and the one that is chosen when none is named."""
@@ -150,7 +154,7 @@ def doctor(
     model: Annotated[str, typer.Argument(help="as for --model")],
     weights: Weights = None,
     preprocess: Preprocessing = None,
-    size: Annotated[str | None, typer.Option("--input", help="input shape without the batch, e.g. 3x224x224")] = None,
+    size: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
     """Say for each method whether it is exact, approximate or impossible on a network, and why."""

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from pellucid.rules.rectifiers import GUIDED
 
 LINEAR_HEAD = frozenset({"linear", "view", "dropout", "average_pool", "batch_norm"})
 COMPLETE = 1e-3
+Counterfactual = Annotated[bool, "negate the gradient: what speaks against the target (Selvaraju 2017, section 3.4)"]
 COARSE = "where details are small: one cell covers many pixels, and channels of mixed evidence are averaged away"
 
 
@@ -133,9 +135,9 @@ def _mean_is_score(case: Case, maps: Value, heat: Tensor) -> None:
     misleads=COARSE,
     doctor=_layer_doctor,
 )
-def grad_cam(case: Case) -> Float[Tensor, "b *space"]:
+def grad_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`M = ReLU(Σ_k w_k A_k)` with `w_k = mean_p G_k(p)`."""
-    A, G = case.activation(), case.gradient()
+    A, G = case.activation(), case.gradient(negated=counterfactual)
     w = G.mean(_axes(G), keepdim=True)
     return (w * A).sum(1).relu()
 
@@ -150,9 +152,9 @@ def grad_cam(case: Case) -> Float[Tensor, "b *space"]:
     misleads=COARSE,
     doctor=_layer_doctor,
 )
-def grad_cam_plus_plus(case: Case) -> Float[Tensor, "b *space"]:
+def grad_cam_plus_plus(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`w_k = Σ_p α_k(p) ReLU(G_k(p))`, `α_k(p) = G² / (2 G² + Σ_q A_k(q) G_k(p)³)`, `M = ReLU(Σ_k w_k A_k)`."""
-    A, G = case.activation(), case.gradient()
+    A, G = case.activation(), case.gradient(negated=counterfactual)
     below = 2 * G**2 + A.sum(_axes(A), keepdim=True) * G**3
     alpha = (G**2 / below.where(below != 0, below.new_ones(()))).where(G != 0, G.new_zeros(()))
     w = (alpha * G.relu()).sum(_axes(G), keepdim=True)
@@ -169,9 +171,9 @@ def grad_cam_plus_plus(case: Case) -> Float[Tensor, "b *space"]:
     misleads=COARSE,
     doctor=_layer_doctor,
 )
-def xgrad_cam(case: Case) -> Float[Tensor, "b *space"]:
+def xgrad_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`w_k = Σ_p A_k(p) G_k(p) / Σ_p A_k(p)`, `M = ReLU(Σ_k w_k A_k)`; channels that sum to zero get no weight."""
-    A, G = case.activation(), case.gradient()
+    A, G = case.activation(), case.gradient(negated=counterfactual)
     total = A.sum(_axes(A), keepdim=True)
     w = (A * G).sum(_axes(A), keepdim=True) / total.where(total != 0, total.new_ones(()))
     return (w.where(total != 0, w.new_zeros(())) * A).sum(1).relu()
@@ -187,9 +189,9 @@ def xgrad_cam(case: Case) -> Float[Tensor, "b *space"]:
     misleads="where details are small: one cell covers many pixels",
     doctor=_layer_doctor,
 )
-def hires_cam(case: Case) -> Float[Tensor, "b *space"]:
+def hires_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`M = ReLU(Σ_k G_k ⊙ A_k)`."""
-    return (case.activation() * case.gradient()).sum(1).relu()
+    return (case.activation() * case.gradient(negated=counterfactual)).sum(1).relu()
 
 
 @method(
@@ -202,9 +204,9 @@ def hires_cam(case: Case) -> Float[Tensor, "b *space"]:
     misleads="where there is evidence against the class: it is dropped and never shown",
     doctor=_layer_doctor,
 )
-def layer_cam(case: Case) -> Float[Tensor, "b *space"]:
+def layer_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`M = ReLU(Σ_k ReLU(G_k) ⊙ A_k)`; usable at early layers too."""
-    return (case.gradient().relu() * case.activation()).sum(1).relu()
+    return (case.gradient(negated=counterfactual).relu() * case.activation()).sum(1).relu()
 
 
 @method(

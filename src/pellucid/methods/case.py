@@ -88,9 +88,10 @@ class Case:
         """`A`, the chosen layer's output, `(b, k, ...)`."""
         return self._maps(self.site.data)
 
-    def gradient(self) -> Tensor:
-        """`G = ∂ score / ∂ A`, `(b, k, ...)`; the walk goes back only as far as the layer."""
-        return self._maps(self.gradients_walk().at(self.site))
+    def gradient(self, *, negated: bool = False) -> Tensor:
+        """`G = ∂ score / ∂ A` (or `−G`), `(b, k, ...)`; the walk goes back only as far as the layer."""
+        found = self._maps(self.gradients_walk().at(self.site))
+        return -found if negated else found
 
     def _maps(self, tensor: Tensor) -> Tensor:
         if tensor.dim() != self.x.dim() or tensor.dim() < 3:

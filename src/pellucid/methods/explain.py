@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pellucid.core.errors import ImageError, MethodError, ModelError, SettingError
+from pellucid.core.errors import ImageError, MethodError, ModelError, SettingError, TraceError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.record import record
 from pellucid.core.trace import Trace
 from pellucid.images.decode import Picture, decode
 from pellucid.images.placement import Placement
 from pellucid.images.transforms import Prepared
-from pellucid.methods.choose import choose_targets, top_scores
+from pellucid.methods.choose import top_scores
 from pellucid.methods.registry import Method, find
-from pellucid.methods.run import Layers, MethodLike, Outcome, Plan, choose_layers, run
+from pellucid.methods.run import Layers, MethodLike, Outcome, Plan, run
 from pellucid.models.model import Model, check_input, wrap
 from pellucid.models.resolve import load
 from pellucid.render.explanation import Explanation, Prediction
@@ -181,16 +181,12 @@ def _explain_batch(
     model: Model, batch: list[Shown], methods: list[Method], targets: Any, layers: Layers, seed: int, bar: Progress
 ) -> list[list[Explanation]]:
     x = torch.stack([one.x for one in batch]).to(_place(model.module))
-    check_input(model, x)
-    trace = record(model.module, x)
-    plan = Plan(
-        methods,
-        choose_targets(targets, model, trace),
-        choose_layers(layers, methods, trace),
-        model.preprocess,
-        seed,
-        bar,
-    )
+    try:
+        trace = record(model.module, x)
+    except TraceError:
+        check_input(model, x)  # a wrong number of channels is told in plainer words
+        raise
+    plan = Plan.on(trace, model, methods, targets, layers, seed, bar)
     outcomes = run(trace, plan)
     return [[_explanation(model, one, i, trace, outcome) for outcome in outcomes] for i, one in enumerate(batch)]
 

@@ -56,6 +56,21 @@ class Plan:
     seed: int = 0
     progress: Progress = field(default_factory=Progress)
 
+    @classmethod
+    def on(
+        cls,
+        trace: Trace,
+        model: Model,
+        methods: Sequence[Method],
+        targets: Any,
+        layers: Layers,
+        seed: int,
+        bar: Progress,
+    ) -> "Plan":
+        """What a user asked for, read against the recording it will run on."""
+        chosen = choose_targets(targets, model, trace)
+        return cls(methods, chosen, choose_layers(layers, methods, trace), model.preprocess, seed, bar)
+
 
 def attribute(
     model: Model | nn.Module,
@@ -82,14 +97,7 @@ def attribute(
     with watching(progress) as bar:
         trace = record(model.module, *inputs)
         chosen = [find(m) for m in ([methods] if isinstance(methods, (str, Method)) else methods)]
-        plan = Plan(
-            chosen,
-            choose_targets(targets, model, trace),
-            choose_layers(layers, chosen, trace),
-            model.preprocess,
-            seed,
-            bar,
-        )
+        plan = Plan.on(trace, model, chosen, targets, layers, seed, bar)
         return run(trace, plan)
 
 
