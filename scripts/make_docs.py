@@ -52,7 +52,7 @@ DECIDES = {  # by the name of the method's doctor
         "there is none, so that the plain gradient comes out."
     ),
     "_deconvnet_doctor": (
-        "The rectifiers, as for [guided_backprop](guided_backprop.md). It says also when there is no max-pooling, whose "
+        "The rectifiers, as for [guided_backprop](guided_backprop.md). It says when there is no max-pooling, whose "
         "switches would tie the map to this picture."
     ),
     "_layer_doctor": (

@@ -1,4 +1,4 @@
-"""B1 to B3: the CAM family against its slow definitions, on layers that are overwritten in place, in one to three axes."""
+"""B1 to B3: the CAM family against its slow definitions, also on layers that are overwritten in place."""
 
 from collections import OrderedDict
 from functools import cache

@@ -164,9 +164,7 @@ def test_every_named_baseline(name: str):
     for i in range(2):
         one = x[i : i + 1]
         below = torch.zeros_like(one) if name == "zero" else pixel_baseline("black" if name == "auto" else name, one)
-        slow = gradients.integrated_gradients(
-            one_class(model), one, below, *gradients.quadrature("gauss-legendre", 5)
-        )
+        slow = gradients.integrated_gradients(one_class(model), one, below, *gradients.quadrature("gauss-legendre", 5))
         close(found[i : i + 1], slow, 1e-11)
 
 
@@ -227,7 +225,10 @@ def test_expected_gradients_is_the_slow_loop(samples: int, seed: int):
         one = x[i : i + 1]
         parts = [
             gradients.expected_gradients(
-                one_class(model), one, [start[i : i + 1]] * which.count(j), [a for a, w in zip(alphas, which, strict=True) if w == j]
+                one_class(model),
+                one,
+                [start[i : i + 1]] * which.count(j),
+                [a for a, w in zip(alphas, which, strict=True) if w == j],
             )
             for j, start in enumerate(starts)
         ]

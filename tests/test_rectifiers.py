@@ -118,6 +118,10 @@ class Call(Trunk):
         return self.functions[0](self.conv2(self.functions[0](2 * x)))
 
 
+def self_gated_(x: Tensor) -> Tensor:
+    return x.mul_(x.sigmoid())
+
+
 def six(x: Tensor) -> Tensor:
     return F.hardtanh(x + 3, 0.0, 6.0)
 
@@ -132,6 +136,7 @@ SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor
     "x * relu6(3 + x) * (1 / 6)": (F.hardswish, lambda x: x * F.relu6(3 + x) * (1 / 6)),
     "x * hardtanh(x + 3, 0, 6) / 6": (F.hardswish, lambda x: x * six(x) / 6),
     "x * clamp(x + 3, 0, 6) / 6": (F.hardswish, lambda x: x * (x + 3).clamp(0, 6) / 6),
+    "x.mul_(sigmoid(x))": (F.silu, lambda x: self_gated_(1 * x)),
     "x * tanh(softplus(x))": (F.mish, lambda x: x * torch.tanh(F.softplus(x))),
     "clamp": (F.relu, lambda x: x.clamp(min=0)),
     "clamp_min": (F.relu, lambda x: torch.clamp_min(x, 0.0)),
@@ -157,6 +162,7 @@ def test_written_out_rectifiers_are_recognised(words: str, rule: str) -> None:
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid gate of another tensor": lambda x: x * torch.sigmoid(x.flip(1)),
     "squared": lambda x: x * x,
+    "mish of another slope": lambda x: x * torch.tanh(F.softplus(x, 2.0)),
     "sigmoid twice": lambda x: x * torch.sigmoid(x).sigmoid(),
     "shifted gate": lambda x: x * F.relu6(x + 2) / 6,
     "sigmoid of a scaled x": lambda x: x * torch.sigmoid(1.7 * x),
@@ -176,7 +182,7 @@ def test_what_is_no_rectifier_keeps_its_derivative(words: str) -> None:
     x = example(((2, 3, 12, 12),), dtype=torch.float64)[0]
     trace = record(seeded(lambda: Call(OTHERS[words]))().double(), x)
     exact = trace.pull(class_seed(trace)).input()
-    expected = {node.name for node in trace.nodes if node.base in ("relu6", "hardtanh")}
+    expected = {node.name for node in trace.nodes if node.base in ("relu6", "softplus")}
     assert {node.name for node in trace.nodes if node.kind == "rectifier"} == expected
     if not expected:
         assert torch.equal(trace.pull(class_seed(trace), GUIDED).input(), exact)

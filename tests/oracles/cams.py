@@ -191,6 +191,7 @@ class _BiasMode(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[Tensor, Tensor]] = []
+        self.axes: list[int] = []  # where the channels are
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -203,6 +204,7 @@ class _BiasMode(TorchFunctionMode):
         axis = kept.ndim - 1 if name == "linear" else kept.ndim - bias.ndim if name == "layer_norm" else 1
         shape = [1] * axis + list(bias.shape) + [1] * (kept.ndim - axis - bias.ndim)
         self.found.append((bias.detach().reshape(shape), kept))
+        self.axes.append(axis)
         return kept.clone()
 
     def _bias(self, name: str, args: Any, kwargs: Any) -> Tensor | None:
@@ -231,6 +233,7 @@ class FullGradient:
     value: Tensor
     input_term: Tensor
     bias_terms: list[Tensor]
+    channel_axes: list[int]
 
     def residual(self) -> Tensor:
         """S − Σ of the parts; 0 for a piecewise linear network without other constants. For a batch: of the sum."""
@@ -251,7 +254,7 @@ def full_gradient(model: nn.Module, x: Tensor, score: Score) -> FullGradient:
     gradients = torch.autograd.grad(total, [leaf, *kept], allow_unused=True)
     known = [torch.zeros_like(t) if g is None else g for t, g in zip([leaf, *kept], gradients, strict=True)]
     terms = [bias * g for (bias, _), g in zip(mode.found, known[1:], strict=True)]
-    return FullGradient(total.detach(), x * known[0], [term.detach() for term in terms])
+    return FullGradient(total.detach(), x * known[0], [term.detach() for term in terms], mode.axes)
 
 
 def _rescaled(maps: Tensor, over: Literal["channel", "layer", "none"]) -> Tensor:
@@ -278,10 +281,10 @@ def full_grad(
     """
     parts = full_gradient(model, x, score)
     total = torch.zeros_like(x[:, 0])
-    for term in [parts.input_term, *parts.bias_terms]:
+    for term, axis in zip([parts.input_term, *parts.bias_terms], [1, *parts.channel_axes], strict=True):
         if term.ndim != x.ndim:
             continue
-        for image, maps in enumerate(term.abs()):
+        for image, maps in enumerate(term.abs().movedim(axis, 1)):
             big = enlarge(_rescaled(maps, rescale), tuple(x.shape[2:]), align_corners)
             total[image] = total[image] + big.sum(0)
     return total

@@ -1,26 +1,27 @@
 """`pellucid explain` and `pellucid demo`."""
 
-import json
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.markup import escape
 
-from pellucid.core.errors import FileError, ImageError, MissingExtraError, PellucidError, SettingError
+from pellucid.cli.printing import Print, echo_json, safe, table
+from pellucid.core.errors import Cancelled, FileError, ImageError, MissingExtraError, PellucidError, SettingError
 from pellucid.images.decode import Picture, decode
 from pellucid.methods.explain import explain
 from pellucid.methods.localise import localise
 from pellucid.methods.registry import Method, find
 from pellucid.models.model import Model
 from pellucid.models.resolve import load
+from pellucid.render.earlier import REPORT, check_place, refuse_foreign
 from pellucid.render.explanation import Explanation
 from pellucid.render.panel import Panel
+from pellucid.render.visible import visible
 
 DEMO_METHODS = ("cam", "grad_cam", "saliency", "guided_backprop", "smoothgrad", "integrated_gradients")
-Print = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -43,44 +44,76 @@ class Request:
 
 
 def run(request: Request, show: Print, *, as_json: bool, quiet: bool) -> bool:
-    """Explain every picture that can be read; True if one could not.
+    """Explain every picture that can be; True if one could not.
 
     A picture that fails is told and passed over, so that the others are not lost.
     """
     methods = with_settings(request.methods, request.settings)
     if request.out is not None:
-        _free(request.out, request.overwrite)
+        check_place(request.out, request.overwrite)
     model = load(request.model, weights=request.weights, labels=request.labels, preprocess=request.preprocess)
-    pictures, failed = _read(request.images)
+    pictures = _read(request.images)
     if not pictures:
         raise ImageError("no picture could be read")
-    found = explain(
-        model, pictures, methods=methods, targets=request.targets, layers=request.layers or None, seed=request.seed,
-        progress=False if quiet or as_json else None,
-    )  # fmt: skip
-    panel = found if isinstance(found, Panel) else Panel([found])
+
+    def ask(some: list[Picture]) -> list[Explanation]:
+        found = explain(
+            model, some, methods=methods, targets=request.targets, layers=request.layers or None, seed=request.seed,
+            progress=False if quiet or as_json else None,
+        )  # fmt: skip
+        return list(found) if isinstance(found, Panel) else [found]
+
+    panel = Panel(_explained(ask, pictures))
     saved = None if request.out is None else panel.save(request.out, overwrite=request.overwrite)
+    report = saved[0].resolve() if saved else None
     if as_json:
-        typer.echo(json.dumps([facts(one, request.localise) for one in panel], indent=1))
-    _tell(model, panel, saved[0] if saved else None, show, request.localise)
-    return failed
+        place = None if report is None else str(report)
+        echo_json([{**facts(one, request.localise), "report": place} for one in panel])
+    _tell(model, panel, report, show, request.localise)
+    return len({id(one.picture) for one in panel}) < len(request.images)
 
 
-def _free(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something before any work is done."""
-    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"{folder} exists and is not empty; name another folder, or add --overwrite")
-
-
-def _read(paths: list[Path]) -> tuple[list[Picture], bool]:
-    pictures, failed = [], False
+def _read(paths: list[Path]) -> list[Picture]:
+    """The pictures that can be read; where several files share a name, each is called by its whole path."""
+    names = Counter(path.name for path in paths)
+    pictures = []
     for path in paths:
         try:
-            pictures.append(decode(path))
+            picture = decode(path)
         except ImageError as error:
-            failed = True
-            typer.echo(f"error: {error}", err=True)
-    return pictures, failed
+            _complain(str(error))
+        else:
+            pictures.append(picture if names[path.name] == 1 else replace(picture, name=str(path)))
+    return pictures
+
+
+def _explained(ask: Callable[[list[Picture]], list[Explanation]], pictures: list[Picture]) -> list[Explanation]:
+    """All pictures together; where that fails, one by one, so that only those are lost that must be."""
+    try:
+        return ask(pictures)
+    except Cancelled:
+        raise
+    except PellucidError:
+        if len(pictures) == 1:
+            raise
+    found: list[Explanation] = []
+    errors: list[tuple[Picture, PellucidError]] = []
+    for picture in pictures:
+        try:
+            found += ask([picture])
+        except Cancelled:
+            raise
+        except PellucidError as error:
+            errors.append((picture, error))
+    if not found:
+        raise errors[0][1]
+    for picture, error in errors:
+        _complain(f"{picture.name}: {error}")
+    return found
+
+
+def _complain(words: str) -> None:
+    typer.echo(f"error: {visible(words)}", err=True)
 
 
 def with_settings(names: list[str], settings: list[str]) -> list[Method]:
@@ -126,31 +159,29 @@ def facts(one: Explanation, localised: float | None = None) -> dict[str, Any]:
 
 
 def _tell(model: Model, panel: Panel, report: Path | None, show: Print, localised: float | None) -> None:
-    from rich.table import Table
-
     for note in model.notes:
-        show(f"note: {escape(note)}")
-    table = Table("picture", "prediction", "method", "target", "layer", "receipt", "seconds", box=None, pad_edge=False)
+        show(f"note: {safe(note)}")
+    rows = table("picture", "prediction", "method", "target", "layer", "receipt", "seconds")
     for one in panel:
         best = one.predictions[0] if one.predictions else None
-        table.add_row(
-            escape(one.picture.name),
-            escape(f"{best.label} {best.probability:.0%}") if best else "",
+        rows.add_row(
+            safe(one.picture.name),
+            safe(f"{best.label} {best.probability:.0%}") if best else "",
             one.method,
-            escape(f"{one.target} = {one.score:.3g}"),
-            escape(f"{one.layer}{' (chosen)' if one.layer_chosen else ''}") if one.layer else "",
+            safe(f"{one.target} = {one.score:.3g}"),
+            safe(f"{one.layer}{' (chosen)' if one.layer_chosen else ''}") if one.layer else "",
             one.receipt.verdict,
             f"{one.seconds:.2f}",
         )
-    show(table)
+    show(rows)
     if localised is not None:
         for one in panel:
             top, left, bottom, right = localise(one, localised).box
-            show(f"{escape(one.picture.name)} {one.method}: rows {top} to {bottom}, columns {left} to {right}")
+            show(f"{safe(one.picture.name)} {one.method}: rows {top} to {bottom}, columns {left} to {right}")
     if report is not None:
-        show(f"report: {escape(str(report.resolve()))}")
+        show(f"report: {safe(report)}")
     elif len(panel) == 1:
-        show(escape(panel[0].sentence()))
+        show(safe(panel[0].sentence()))
 
 
 def run_demo(out: Path, show: Print, *, quiet: bool) -> None:
@@ -159,17 +190,21 @@ def run_demo(out: Path, show: Print, *, quiet: bool) -> None:
         from skimage import data
     except ImportError as error:
         raise MissingExtraError("scikit-image", "demo", "the demo's photograph") from error
+    _make_folder(out)
     picture = Picture(data.chelsea(), "chelsea, a cat (scikit-image)")
     found = explain(
         "builtin:photos", [picture], methods=list(DEMO_METHODS), targets="top2", progress=False if quiet else None
     )
     if not isinstance(found, Panel):
         raise PellucidError("the demo made a single map; this is a bug")
-    path = out / "report.html"
+    path = found.report(out / REPORT, title="A cat, opened")
+    show(safe(found[0].sentence()))
+    show(f"report: {safe(path.resolve())}")
+
+
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{out} can't be made ({error.strerror}); name another folder with --out") from error
-    found.report(path, title="A cat, opened")
-    show(escape(found[0].sentence()))
-    show(f"report: {escape(str(path.resolve()))}")
+    refuse_foreign(out, [REPORT])

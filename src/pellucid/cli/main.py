@@ -1,9 +1,9 @@
 """`pellucid`: explain pictures, list methods and models, look at layers, examine a network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,17 +40,19 @@ def told() -> Iterator[None]:
     try:
         yield
     except (Cancelled, KeyboardInterrupt) as error:
-        typer.echo(f"stopped: {error}" if str(error) else "stopped", err=True)
+        _complain(f"stopped: {error}" if str(error) else "stopped")
         raise typer.Exit(STOPPED) from None
     except PellucidError as error:
-        typer.echo(f"error: {error}", err=True)
+        _complain(f"error: {error}")
         raise typer.Exit(REFUSED) from None
 
 
-def _printer(quiet: bool) -> Callable[[Any], None]:
-    from rich.console import Console
+def _complain(words: str) -> None:
+    from pellucid.cli.printing import bear_any_text
+    from pellucid.render.visible import visible
 
-    return (lambda thing: None) if quiet else Console(highlight=False, soft_wrap=True).print
+    bear_any_text()
+    typer.echo(visible(words), err=True)
 
 
 def _words(given: list[str] | None) -> list[str]:
@@ -77,11 +79,13 @@ def explain(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="folder for report.html and one .pel and .png per map")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder's earlier contents")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace an earlier report and its maps; other files are kept")
+    ] = False,
     weights: Weights = None,
     labels: Labels = None,
     preprocess: Preprocessing = None,
-    seed: Annotated[int, typer.Option(help="for everything random")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="for everything random")] = 0,
     box: Annotated[
         float | None, typer.Option("--localise", help="also give the box of the heat above this fraction, such as 0.15")
     ] = None,
@@ -89,15 +93,16 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Explain pictures: which pixels each decision came from."""
-    from pellucid.cli.explaining import Request, run
-
     with told():
+        from pellucid.cli.explaining import Request, run
+        from pellucid.cli.printing import printer
+
         names, chosen = _words(method) or ["grad_cam"], _words(layer)
         request = Request(
             images, model, names, target or ["top1"], chosen, setting or [], out, overwrite, weights, labels,
             preprocess, seed, box,
         )  # fmt: skip
-        failed = run(request, _printer(quiet or as_json), as_json=as_json, quiet=quiet)
+        failed = run(request, printer(quiet or as_json), as_json=as_json, quiet=quiet)
     if failed:
         raise typer.Exit(REFUSED)
 
@@ -108,10 +113,11 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Explain a real photograph of a cat with the network that ships inside."""
-    from pellucid.cli.explaining import run_demo
-
     with told():
-        run_demo(out, _printer(quiet), quiet=quiet)
+        from pellucid.cli.explaining import run_demo
+        from pellucid.cli.printing import printer
+
+        run_demo(out, printer(quiet), quiet=quiet)
 
 
 @app.command()
@@ -119,19 +125,21 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="one method, with its settings")] = None, as_json: AsJson = False
 ) -> None:
     """List the methods, or one with its settings, source and when it misleads."""
-    from pellucid.cli.listing import show_method, show_methods
-
     with told():
-        show_methods(_printer(False), as_json) if name is None else show_method(name, _printer(False), as_json)
+        from pellucid.cli.listing import show_method, show_methods
+        from pellucid.cli.printing import printer
+
+        show_methods(printer(False), as_json) if name is None else show_method(name, printer(False), as_json)
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the forms of --model and what is usable on this machine."""
-    from pellucid.cli.listing import show_models
-
     with told():
-        show_models(_printer(False), as_json)
+        from pellucid.cli.listing import show_models
+        from pellucid.cli.printing import printer
+
+        show_models(printer(False), as_json)
 
 
 @app.command()
@@ -143,10 +151,11 @@ def layers(
     as_json: AsJson = False,
 ) -> None:
     """List the layers that ran, their outputs, and the one that is chosen when none is named."""
-    from pellucid.cli.listing import show_layers
-
     with told():
-        show_layers(model, weights, preprocess, size, _printer(False), as_json)
+        from pellucid.cli.listing import show_layers
+        from pellucid.cli.printing import printer
+
+        show_layers(model, weights, preprocess, size, printer(False), as_json)
 
 
 @app.command()
@@ -158,10 +167,11 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say for each method whether it is exact, approximate or impossible on a network, and why."""
-    from pellucid.cli.listing import show_doctor
-
     with told():
-        show_doctor(model, weights, preprocess, size, _printer(False), as_json)
+        from pellucid.cli.listing import show_doctor
+        from pellucid.cli.printing import printer
+
+        show_doctor(model, weights, preprocess, size, printer(False), as_json)
 
 
 def _version(wanted: bool) -> None:

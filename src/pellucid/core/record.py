@@ -6,7 +6,7 @@ writes (buffers, counters, the random state) is put back.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from pellucid.core.modules import ModuleWatch, function_names
 from pellucid.core.patterns import recognise
 from pellucid.core.preserve import preserved
 from pellucid.core.recorder import Recorder
-from pellucid.core.trace import Trace, Value, filled, substitute, tensors_in
+from pellucid.core.trace import Trace, Value, below_autograd, filled, substitute, tensors_in
 
 
 def record(module: nn.Module | Any, *inputs: Any, **kwargs: Any) -> Trace:
@@ -53,7 +53,7 @@ def record(module: nn.Module | Any, *inputs: Any, **kwargs: Any) -> Trace:
             _attention_written_out(),
             function_names(recorder),
             watch.listening(recorder),
-            _below_autograd(),
+            below_autograd(),
         ):
             stack.enter_context(context)
         output = _forward(module, *filled(arguments), recorder)
@@ -137,12 +137,6 @@ def _unreached(recorder: Recorder, main: Tensor | None) -> str:
         f"the output does not come from the input through recorded operations; {last}. "
         "Work in another thread, through numpy or in a custom extension can't be followed: keep to torch and one thread"
     )
-
-
-def _below_autograd() -> AbstractContextManager[Any]:
-    """Composites (conv2d, batch_norm, linear …) stay whole and alike on every device below autograd."""
-    guard = getattr(torch._C, "_AutoDispatchBelowAutograd", None)
-    return guard() if guard is not None else torch.inference_mode()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The dispatch mode that writes the list down."""
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -9,45 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.core.errors import TraceError
 from pellucid.core.modules import ModuleWatch, graph_constants
-from pellucid.core.operations import KIND_OF, base_name
+from pellucid.core.overloads import Overload, overload
 from pellucid.core.preserve import Preserver
 from pellucid.core.storages import Geometry, ReadView, StorageRecord, WriteView, whole_storage
 from pellucid.core.trace import Node, Value, substitute
-
-aten = torch.ops.aten
-FULLER = {  # the same operation, giving out what its derivative needs as well; at most so many arguments
-    aten.max_pool2d.default: (("winners",), aten.max_pool2d_with_indices.default, 6),
-    aten.layer_norm.default: (("mean", "rstd"), aten.native_layer_norm.default, 5),
-}
-
-
-@cache
-def _written(func: Any) -> tuple[str, ...]:
-    """Names of the arguments that an operation writes into."""
-    return tuple(a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-
-
-@cache
-def _names(func: Any) -> tuple[str, ...]:
-    return tuple(a.name for a in func._schema.arguments)
-
-
-@cache
-def _taken_apart(func: Any) -> bool:
-    """Composites outside the vocabulary are recorded as the parts they are made of."""
-    name = base_name(func.overloadpacket.__name__)
-    return name not in KIND_OF and not _written(func) and func._can_decompose()
-
-
-@cache
-def _random(func: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in func.tags and not _flags(func)
-
-
-@cache
-def _flags(func: Any) -> tuple[str, ...]:
-    return tuple(n for n in _names(func) if n in ("train", "training", "dropout_p"))
-
 
 class Recorder(TorchDispatchMode):
     """Keeps what happens to tensors that come from the inputs; all other work just runs."""
@@ -70,21 +34,22 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _taken_apart(func):
+        facts = overload(func)
+        if facts.taken_apart:
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        written = _written(func)
-        if written:
-            return self._write(func, written, args, kwargs)
+        if facts.written:
+            return self._write(func, facts, args, kwargs)
         values: list[Value] = []
         recorded, named = self._recorded(args, values), self._recorded(kwargs, values)
-        if not values:
+        if not values or facts.shape_only:
             return self._untraced(func, func(*args, **kwargs))
-        self._refuse_train_mode(func, args, kwargs)
-        if func in FULLER and not kwargs:
-            names, fuller, count = FULLER[func]
+        if facts.random or facts.switches:
+            self._refuse_train_mode(func, facts, args, kwargs)
+        if facts.fuller is not None and not kwargs:
+            names, fuller, count = facts.fuller
             left_out = [a.default_value for a in func._schema.arguments[len(args) : count]]
             out, *rest = fuller(*args[:count], *left_out)
             self._emit(func, recorded, named, values, out)
@@ -116,19 +81,19 @@ class Recorder(TorchDispatchMode):
     def _recorded(self, item: Any, values: list[Value]) -> Any:
         """Arguments with recorded tensors replaced by their values, which are collected in order."""
 
-        def swap(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
-                return leaf
-            key = _key(leaf)
-            if key not in self._storages:
-                return self._constant(leaf, key)
-            value = self.look(leaf)
-            values.append(value)  # pyright: ignore[reportArgumentType]
-            return value
-
-        if not item:
-            return item
-        return {k: substitute(v, swap) for k, v in item.items()} if isinstance(item, dict) else substitute(item, swap)
+        if isinstance(item, dict):
+            return dict(zip(item, self._recorded(tuple(item.values()), values), strict=True)) if item else item
+        found: list[Any] = []
+        for leaf in item:
+            if isinstance(leaf, Tensor):
+                key = _key(leaf)
+                value = self.look(leaf) if key in self._storages else None
+                if value is not None:
+                    values.append(value)
+                found.append(self._constant(leaf, key) if value is None else value)
+            else:
+                found.append(self._recorded(leaf, values) if type(leaf) in (list, tuple) else leaf)
+        return type(item)(found)
 
     def _constant(self, tensor: Tensor, key: int) -> Tensor:
         """A tensor that does not come from the inputs, as it is now; copied if it will be put back."""
@@ -149,7 +114,7 @@ class Recorder(TorchDispatchMode):
 
     def _untraced(self, func: Any, out: Any) -> Any:
         """Constants made during the recording, so that they are not taken for strangers."""
-        if _random(func):
+        if overload(func).random:
             told = f"{self.watch.where} draws random numbers ({func}); if they reach the scores, the map belongs to this draw"
             self.notes.append(told)
 
@@ -177,7 +142,7 @@ class Recorder(TorchDispatchMode):
 
     def _emit(self, func: Any, args: Any, kwargs: Any, values: list[Value], out: Any) -> Any:
         if isinstance(out, Tensor) and id(out) not in self._bound and not out.is_complex():
-            self._append(func, func.overloadpacket.__name__, args, kwargs, values, [out])
+            self._append(func, overload(func).name, args, kwargs, values, [out])
             return out
         outs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, (tuple, list)) else []
         tensors = [t if isinstance(t, Tensor) else None for t in outs]
@@ -189,7 +154,7 @@ class Recorder(TorchDispatchMode):
                 "use a real-valued form of it"
             )
         if any(t is not None for t in tensors):
-            self._append(func, func.overloadpacket.__name__, args, kwargs, values, tensors)
+            self._append(func, overload(func).name, args, kwargs, values, tensors)
         return out
 
     def _append(
@@ -217,9 +182,9 @@ class Recorder(TorchDispatchMode):
         bound, storage = self._bound.get(id(tensor)), self._storages.get(_key(tensor))
         return bound is not None and storage is not None and bound[1] == storage.version
 
-    def _write(self, func: Any, written: tuple[str, ...], args: Any, kwargs: Any) -> Any:
+    def _write(self, func: Any, facts: Overload, args: Any, kwargs: Any) -> Any:
         """An in-place operation: a new version of the memory that it writes into."""
-        names = _names(func)
+        names, written = facts.arguments, facts.written
         targets = [args[names.index(n)] if names.index(n) < len(args) else kwargs.get(n) for n in written]
         traced = any(_key(t) in self._storages for t in _flat((args, kwargs)))
         for target in _flat(targets):
@@ -234,7 +199,7 @@ class Recorder(TorchDispatchMode):
             raise TraceError(
                 f"{func} in {self.watch.where} writes into several tensors at once; write one after the other"
             )
-        self._refuse_train_mode(func, args, kwargs)
+        self._refuse_train_mode(func, facts, args, kwargs)
         if written[0] == "out":
             return self._write_out(func, args, kwargs, targets[0])
         return self._write_into(func, args, kwargs, targets[0], names.index(written[0]))
@@ -242,10 +207,10 @@ class Recorder(TorchDispatchMode):
     def _write_out(self, func: Any, args: Any, kwargs: Any, target: Tensor) -> Any:
         """`op(…, out=target)`: the plain operation, then a copy into the target."""
         packet = func.overloadpacket
-        wanted = tuple(n for n in _names(func) if n != "out")
-        for overload in packet.overloads():
-            plain = getattr(packet, overload)
-            if _names(plain) == wanted:
+        wanted = tuple(n for n in overload(func).arguments if n != "out")
+        for name in packet.overloads():
+            plain = getattr(packet, name)
+            if overload(plain).arguments == wanted:
                 with self:
                     return target.copy_(plain(*args, **{k: v for k, v in kwargs.items() if k != "out"}))
         raise TraceError(f"{func} in {self.watch.where} writes into out=; use its returned value instead")
@@ -264,7 +229,7 @@ class Recorder(TorchDispatchMode):
         storage.detach_aliases()
         out = func(*args, **kwargs)
         storage.version += 1
-        new = self._append(func, func.overloadpacket.__name__, recorded, named, values, [target])[0]
+        new = self._append(func, overload(func).name, recorded, named, values, [target])[0]
         self.nodes[-1].mutates = place
         if part == geometry:
             storage.root = new
@@ -275,14 +240,13 @@ class Recorder(TorchDispatchMode):
             ]
         return out
 
-    def _refuse_train_mode(self, func: Any, args: Any, kwargs: Any) -> None:
-        if _random(func):
+    def _refuse_train_mode(self, func: Any, facts: Overload, args: Any, kwargs: Any) -> None:
+        if facts.random:
             raise TraceError(
                 f"{self.watch.where} draws random numbers ({func}), so the map would belong to one draw only; "
                 "give the network fixed numbers instead"
             )
-        for flag in _flags(func):
-            place = _names(func).index(flag)
+        for flag, place in facts.switches:
             active = kwargs.get(flag, args[place] if place < len(args) else False)
             if not active or (flag == "train" and args[1:2] == (0.0,)):
                 continue

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pellucid.core.errors import TraceError
-from pellucid.core.trace import Node, Trace, Value, plainly
+from pellucid.core.storages import Geometry, conform
+from pellucid.core.trace import Node, Trace, Value, below_autograd, plainly
 
 
 def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None) -> Tensor:
@@ -23,14 +24,14 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
     """
     if inputs and len(inputs) != len(trace.inputs):
         raise TraceError(f"{len(inputs)} inputs came, the recording has {len(trace.inputs)}")
-    current: dict[Value, Tensor] = dict(edits or {})
+    current = {value: _laid_out(tensor, value) for value, tensor in (edits or {}).items()}
     for value, tensor in zip(trace.inputs, inputs, strict=False):
         if tensor.shape != value.data.shape:
             raise TraceError(
                 f"an input of shape {tuple(tensor.shape)} came, the recording was made with {tuple(value.data.shape)}"
             )
-        current[value] = tensor
-    with plainly(trace.scores.device):
+        current[value] = _laid_out(tensor, value)
+    with plainly(trace.scores.device), below_autograd():
         for node in trace.nodes:
             if any(v in current for v in node.inputs):
                 results = _run(node, {v: current[v] if v in current else v.data for v in node.inputs})
@@ -38,6 +39,11 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
                     if value is not None and value not in current:
                         current[value] = tensor
     return current[trace.output] if trace.output in current else trace.scores
+
+
+def _laid_out(tensor: Tensor, like: Value) -> Tensor:
+    """The tensor in the memory layout of the recording, for which its views were made."""
+    return conform(tensor, Geometry.of(like.data))
 
 
 def _run(node: Node, values: Mapping[Value, Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """The recording: a list of operations in the order in which they happened, and the values between them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from weakref import ref
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Value:
         if self.node is None:
             raise TraceError("the recording no longer holds this value; record again")
         inputs = {v: v.data for v in self.node.inputs}
-        with plainly(next(iter(inputs.values())).device):
+        with plainly(next(iter(inputs.values())).device), below_autograd():
             out = self.node.run(inputs)
         self._data = out if isinstance(out, Tensor) else out[self.node.outputs.index(self)]
         return self._data
@@ -96,7 +96,8 @@ class Node:
         path, call: the innermost module running, and which of its calls this was (0 the first).
         function: name of the custom `autograd.Function` it ran inside, if any.
         kind: its kind in the vocabulary, or `rectifier` where the data flow shows one (see `recognise`).
-        gate: for a product `x * s(x)` written out, the rectifier that it is and the place of x in `inputs`.
+        gate: for a product `x * s(x)` written out, the rectifier that it is, the place of x in `inputs`, and
+            the rectifier's slope at large x.
         position: place in the recording.
         memo: results worth keeping between walks, such as the winners of a max-pool.
     """
@@ -112,7 +113,7 @@ class Node:
     mutates: int | None = None
     function: str | None = None
     kind: str = ""
-    gate: tuple[Callable[[Tensor], Tensor], int] | None = None
+    gate: tuple[Callable[[Tensor], Tensor], int, float] | None = None
     memo: dict[str, Any] = field(default_factory=dict)
     base: str = field(init=False)
     _outputs: "list[ref[Value] | None]" = field(default_factory=list)
@@ -158,6 +159,12 @@ def plainly(device: torch.device) -> Iterator[None]:
     """Without autograd, inference mode and autocast, whatever the caller has switched on."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
+
+
+def below_autograd() -> AbstractContextManager[Any]:
+    """Composites (conv2d, batch_norm, linear …) stay whole and alike on every device below autograd."""
+    guard = getattr(torch._C, "_AutoDispatchBelowAutograd", None)
+    return guard() if guard is not None else torch.inference_mode()
 
 
 def ordinary(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pellucid.core.record import record
 from pellucid.core.target import Target
 from pellucid.core.trace import Trace, Value, bytes_held, filled
 from pellucid.images.transforms import Preprocess
+from pellucid.methods.layout import UNKNOWN, layout
 from pellucid.methods.passes import agree, eligible, module_gradients
 
 PASS_BYTES = 300 * 2**20
@@ -99,7 +100,8 @@ class Case:
                 f'layer "{self.layer}" gives {tuple(tensor.shape)}, which has no maps; choose a layer with maps '
                 "(`pellucid layers` lists them)"
             )
-        return tensor
+        channel = layout(self.trace).get(self.site, UNKNOWN).channel
+        return tensor if channel is None else tensor.movedim(channel, 1)
 
     def score(self) -> Tensor:
         """The target's number for each image, `(b,)`."""

@@ -1,9 +1,10 @@
 """What the user asked to have explained: targets and layers from words, numbers or objects."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from pellucid.core import target as targets
@@ -35,15 +36,47 @@ def choose_targets(asked: Any, model: Model, trace: Trace) -> list[Target]:
         if not asked:
             raise TargetError(f"no target came; give {FORMS}")
         return [t for part in asked for t in choose_targets(part, model, trace)]
-    if isinstance(asked, str) and asked.startswith("top"):
+    if isinstance(asked, str) and asked.startswith("top") and not _is_label(asked, model):
         return _top(asked, trace)
-    return [_one(asked, model)]
+    target = _one(asked, model)
+    _check_count(target, trace.batch)
+    return [target]
+
+
+def for_images(asked: Any, images: Sequence[int], count: int) -> Any:
+    """What was asked about `count` images, as it concerns some of them: one class per image becomes theirs.
+
+    Raises:
+        TargetError: neither one class for all nor one per image.
+    """
+    if isinstance(asked, (Tensor, np.ndarray, np.integer)):
+        asked = asked.tolist()
+        if isinstance(asked, list) and len(asked) != 1:
+            return for_images(logit(asked), images, count)
+    if isinstance(asked, (list, tuple)) and not (len(asked) == count > 1 and all(_is_number(n) for n in asked)):
+        return [for_images(logit(part) if _is_number(part) else part, images, count) for part in asked]
+    target = logit(asked) if isinstance(asked, (list, tuple)) else asked
+    if not isinstance(target, Target) or all(len(c) == 1 for c in target.classes):
+        return target
+    _check_count(target, count)
+    theirs = tuple(c if len(c) == 1 else tuple(c[i] for i in images) for c in target.classes)
+    return replace(target, classes=theirs, read=lambda y, rows: target.read(y, [images[r] for r in rows]))
+
+
+def _check_count(target: Target, count: int) -> None:
+    wrong = next((len(c) for c in target.classes if len(c) not in (1, count)), None)
+    if wrong is not None:
+        raise TargetError(f"{wrong} classes came for {count} images; give one class for all or one per image")
+
+
+def _is_number(item: Any) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool)
 
 
 def _per_image(asked: Iterable[Any], trace: Trace) -> bool:
     """A list of plain class numbers, as many as images (more than one), means one class per image."""
     numbers = list(asked)
-    return len(numbers) == trace.batch > 1 and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    return len(numbers) == trace.batch > 1 and all(_is_number(n) for n in numbers)
 
 
 def _is_label(text: str, model: Model) -> bool:
@@ -70,7 +103,9 @@ def top_scores(trace: Trace) -> Tensor:
 def _one(asked: Any, model: Model) -> Target:
     if isinstance(asked, Target):
         return asked
-    if isinstance(asked, (list, tuple, torch.Tensor)) or (isinstance(asked, int) and not isinstance(asked, bool)):
+    if isinstance(asked, (np.ndarray, np.integer)):
+        asked = asked.tolist()
+    if isinstance(asked, (list, tuple, Tensor)) or _is_number(asked):
         return logit(asked)
     if callable(asked):
         return custom(asked)  # pyright: ignore[reportArgumentType]

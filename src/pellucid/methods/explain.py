@@ -20,7 +20,7 @@ from pellucid.core.trace import Trace
 from pellucid.images.decode import Picture, decode
 from pellucid.images.placement import Placement
 from pellucid.images.transforms import Prepared
-from pellucid.methods.choose import top_scores
+from pellucid.methods.choose import for_images, top_scores
 from pellucid.methods.registry import Method, find
 from pellucid.methods.run import Layers, MethodLike, Outcome, Plan, run
 from pellucid.models.model import Model, check_input, wrap
@@ -89,7 +89,9 @@ def explain(
     found: list[list[Explanation]] = []
     with watching(progress) as bar:
         for batch in _batches(shown):
-            found.extend(_explain_batch(model, batch, chosen, _part(targets, batch, shown), layers, seed, bar))
+            first = len(found)
+            asked = for_images(targets, range(first, first + len(batch)), len(shown))
+            found.extend(_explain_batch(model, batch, chosen, asked, layers, seed, bar))
     flat = [e for image in found for e in image]
     return flat[0] if single and len(flat) == 1 else Panel(flat)
 
@@ -163,18 +165,6 @@ def _batches(shown: Sequence[Shown]) -> Iterable[list[Shown]]:
             batch = []
         batch.append(one)
     yield batch
-
-
-def _part(targets: Any, batch: Sequence[Shown], shown: Sequence[Shown]) -> Any:
-    """One class per image: those of this batch."""
-    numbers = targets.tolist() if isinstance(targets, Tensor) and targets.dim() == 1 else targets
-    per_image = (
-        isinstance(numbers, (list, tuple)) and len(numbers) == len(shown) > 1 and all(type(n) is int for n in numbers)
-    )
-    if not per_image:
-        return targets
-    part = [n for n, one in zip(numbers, shown, strict=True) if any(one is b for b in batch)]
-    return part if len(part) > 1 else part[0]
 
 
 def _explain_batch(

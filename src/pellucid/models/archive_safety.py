@@ -67,6 +67,7 @@ def refuse_code(path: Path) -> None:
         from torch.export.pt2_archive import PT2ArchiveReader
     except ImportError as error:
         raise ModelError(f"reading {path} needs torch 2.8 or newer, this is {torch.__version__}") from error
+    refuse_inflated(path)
     _refuse_old_format(path)
     try:
         archive = PT2ArchiveReader(str(path))
@@ -82,6 +83,24 @@ def refuse_code(path: Path) -> None:
         _look_at_list(path, _parsed(path, archive.read_bytes(name)) if name in names else {})
     _look_at_samples(path, archive.read_bytes(SAMPLES) if SAMPLES in names else b"")
     _look_at(path, _parsed(path, archive.read_bytes(GRAPH)), "")
+
+
+def refuse_inflated(path: Path) -> None:
+    """Return silently if an archive holds no more than its own size; torch never compresses, a bomb does.
+
+    Raises:
+        ModelError: it would grow on reading, or is no readable archive.
+    """
+    try:
+        with ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"{path} can't be read as an archive ({error}); copy the file again, or save or export it again") from error
+    if size > path.stat().st_size:
+        raise ModelError(
+            f"{path} would unpack to {size:,} bytes from {path.stat().st_size:,}, which no file of torch.save or "
+            "torch.export.save does; it is refused unopened: save it again"
+        )
 
 
 def harmless_size(expression: str) -> bool:
@@ -137,15 +156,17 @@ def _look_at(path: Path, found: Any, key: str) -> None:
 
 
 def _strings(found: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(found, dict):
-        for name, value in found.items():
-            yield "", str(name)
-            yield from _strings(value, str(name))
-    elif isinstance(found, list):
-        for value in found:
-            yield from _strings(value, key)
-    elif isinstance(found, str):
-        yield key, found
+    """Every string with the key it stands under; without recursion, so that depth is no way out."""
+    waiting = [(key, found)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            yield from (("", str(inner)) for inner in value)
+            waiting += [(str(inner), deeper) for inner, deeper in value.items()]
+        elif isinstance(value, list):
+            waiting += [(name, deeper) for deeper in value]
+        elif isinstance(value, str):
+            yield name, value
 
 
 def _harmless(key: str, text: str) -> bool:
@@ -176,7 +197,7 @@ def _harmless_tree(text: str) -> bool:
             if node["type"] not in TREES or not plain:
                 return False
             nodes += node["children_spec"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
     return True
 
@@ -184,7 +205,7 @@ def _harmless_tree(text: str) -> bool:
 def _parsed(path: Path, text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged ({error}); {_again()}") from error
 
 

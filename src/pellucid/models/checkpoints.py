@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pellucid.core.errors import ModelError
+from pellucid.models.archive_safety import refuse_inflated
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights", "state_dict_ema")
@@ -108,10 +109,8 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_pickled(path: Path) -> object:
-    if _is_torchscript(path):
-        raise ModelError(
-            f"{path} is TorchScript, which is code; save the weights alone: torch.save(net.state_dict(), …)"
-        )
+    if is_zipfile(path):
+        _refuse_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -122,15 +121,17 @@ def _read_pickled(path: Path) -> object:
             f"{path} holds pickled Python objects ({found[1]}), which are code and are never executed here; "
             f"where you trust the file, save its weights alone: torch.save(net.state_dict(), …)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # torch.load raises many kinds on a damaged file
         raise ModelError(f"{path} can't be read ({_first_line(error)}); it may be cut short, copy it again") from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not is_zipfile(path):
-        return False
+def _refuse_archive(path: Path) -> None:
+    refuse_inflated(path)
     with ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+        if any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist()):
+            raise ModelError(
+                f"{path} is TorchScript, which is code; save the weights alone: torch.save(net.state_dict(), …)"
+            )
 
 
 def _unnest(found: object, path: Path) -> tuple[State, tuple[str, ...]]:

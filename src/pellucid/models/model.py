@@ -14,6 +14,9 @@ from torch.nn.parameter import is_lazy
 from pellucid.core.errors import ModelError, SettingError, TargetError, nearest
 from pellucid.images.transforms import Preprocess
 
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+SHOWN_LABELS = 12
+
 Labels = Sequence[str] | Mapping[int, str] | Mapping[str, str] | str | PathLike[str]
 
 
@@ -96,7 +99,9 @@ class Model:
     def _near(self, text: str) -> str:
         names = {name.strip().casefold(): name.strip() for label in self.labels or () for name in label.split(",")}
         hint = nearest(text.strip().casefold(), names)
-        return hint or "; its labels are printed by model.labels, and a class number works as well"
+        few = self.labels is not None and len(self.labels) <= SHOWN_LABELS
+        known = f"; its classes are {', '.join(self.labels or ())}" if few else "; model.labels holds its class names"
+        return hint or f"{known}, and a class number works as well"
 
 
 def wrap(
@@ -191,14 +196,18 @@ def read_json(path: Path) -> Any:
     """Parsed JSON of a file the user named."""
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON ({error}); mend the file or give the values in Python") from error
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text of a file the user named."""
+    """UTF-8 text of a file the user named, of at most MAX_TEXT_BYTES."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
+        if len(data) > MAX_TEXT_BYTES:
+            raise ModelError(f"{path} is larger than {MAX_TEXT_BYTES:,} bytes; is it the right file?")
+        return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ModelError(f"{path} can't be read ({why}); check the path, the file must be UTF-8 text") from error

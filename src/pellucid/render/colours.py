@@ -16,7 +16,6 @@ _NEUTRAL = (0.004, 90.0)
 _WARM = ((0.15, 42.0), (0.185, 28.0))
 _COOL = ((0.13, 248.0), (0.185, 264.0))
 _HEAT = ((0.125, 82.0), (0.175, 45.0), (0.185, 5.0), (0.13, 318.0))
-_ALPHA_POWER = 0.5
 NAN_COLOURS = ((110, 110, 110), (165, 165, 165))
 NAN_STRIPES = 48
 
@@ -51,7 +50,7 @@ def _arm(anchors: tuple[tuple[float, float], ...], darkest: float) -> UInt8[np.n
 
 
 def _with_alpha(colours: UInt8[np.ndarray, "n 3"], distance: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 4"]:
-    alpha = np.rint(255 * distance**_ALPHA_POWER).astype(np.uint8)
+    alpha = np.rint(255 * distance).astype(np.uint8)
     return np.concatenate([colours, alpha[:, None]], axis=1)
 
 

@@ -2,13 +2,14 @@
 
 import base64
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_markup
 from io import BytesIO
 
 from PIL import Image
 
 from pellucid.render.explanation import Explanation
 from pellucid.render.sentence import alt_text
+from pellucid.render.visible import visible
 
 _LONGEST_PX = 384
 _MOST_CARDS = 12
@@ -31,6 +32,11 @@ def cards(explanations: Sequence[Explanation]) -> str:
     shown = "".join(card(explanation) for explanation in explanations[:_MOST_CARDS])
     rest = len(explanations) - _MOST_CARDS
     return shown + (f"<p>and {rest} more; see them all with .report(path)</p>" if rest > 0 else "")
+
+
+def escape(text: str) -> str:
+    """Text of the user's inside HTML: neither markup nor a control character of it acts."""
+    return escape_markup(visible(text))
 
 
 def data_uri(picture: Image.Image, kind: str = "PNG", **options: int) -> str:

@@ -42,7 +42,7 @@ def limit(heat: Float[np.ndarray, "..."], percentile: int | float = 98) -> float
 
 
 def rgba(heat: Float[np.ndarray, "h w"], end: float, diverging: bool) -> UInt8[np.ndarray, "h w 4"]:
-    """Colours of a map, with an alpha that grows with the distance from zero.
+    """Colours of a map, with an alpha proportional to the distance from zero.
 
     Args:
         heat: values; what lies beyond the limit gets the last colour.

@@ -13,6 +13,7 @@ from torch import Tensor
 from pellucid.core.errors import SettingError
 from pellucid.render import paint
 from pellucid.render.datablock import picture_key
+from pellucid.render.earlier import REPORT, leftovers, refuse_foreign
 from pellucid.render.explanation import Explanation
 from pellucid.render.notebook import cards
 from pellucid.store.files import whole_folder
@@ -83,22 +84,28 @@ class Panel(Sequence[Explanation]):
 
         Args:
             folder: made if missing.
-            overwrite: False refuses a folder that holds anything.
+            overwrite: False refuses a folder that holds anything; True replaces the report and the maps of an earlier
+                run, and keeps every file that pellucid did not write.
 
         Returns:
             The paths of the files, the report first.
 
         Raises:
-            FileError: the folder is occupied or can't be written.
+            FileError: the folder is occupied or can't be written, or a file of the user's bears a name that is needed.
         """
         names = [f"{number:03d}-{_slug(explanation)}" for number, explanation in enumerate(self, 1)]
-        with whole_folder(folder, overwrite=overwrite) as temporary:
-            self.report(temporary / "report.html")
+        files = [REPORT, *(name + ending for name in names for ending in (".pel", ".png"))]
+        place = Path(folder)
+        if overwrite:
+            refuse_foreign(place, files)
+        with whole_folder(place, overwrite=overwrite) as temporary:
+            self.report(temporary / REPORT)
             for name, explanation in zip(names, self, strict=True):
                 explanation.save(temporary / f"{name}.pel")
                 explanation.save(temporary / f"{name}.png")
-        files = ["report.html", *(name + ending for name in names for ending in (".pel", ".png"))]
-        return tuple(Path(folder) / file for file in files)
+        for path in leftovers(place, files):
+            path.unlink(missing_ok=True)
+        return tuple(place / file for file in files)
 
     def _rows(self) -> list[list[Explanation]]:
         rows: dict[tuple[object, str], list[Explanation]] = {}

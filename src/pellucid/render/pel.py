@@ -5,16 +5,16 @@ Tensors: `attribution` (as computed) and `pixels` (uint8, "h w 3"). Metadata: `p
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pellucid.core.errors import FileError, PellucidError
-from pellucid.core.receipt import Receipt
+from pellucid.core.receipt import Receipt, Verdict
 from pellucid.images.decode import Picture
 from pellucid.images.transforms import Placement
 from pellucid.render.explanation import Explanation, Prediction
@@ -56,7 +56,7 @@ def read(path: str | Path) -> Explanation:
         raise FileError(f"{path} has format {facts['format']}, this pellucid reads up to {FORMAT}; install a newer one")
     try:
         return _build(tensors, facts)
-    except (KeyError, TypeError, ValueError, AttributeError, PellucidError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, PellucidError) as error:
         raise FileError(f"{path} is damaged ({error}); save it again from Python") from error
 
 
@@ -75,10 +75,21 @@ def _build(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Explanati
         layer=None if layer is None else str(layer),
         settings=dict(facts["settings"]),
         versions={str(name): str(version) for name, version in facts["versions"].items()},
-        receipt=Receipt.from_json(facts["receipt"]),
+        receipt=_receipt(facts["receipt"]),
         predictions=tuple(_prediction(entry) for entry in facts["predictions"]),
         **simple,
     )
+
+
+def _receipt(data: Mapping[str, Any]) -> Receipt:
+    receipt = Receipt.from_json(data)
+    for check in receipt.checks:
+        _expect(check.verdict in get_args(Verdict), "a check has no known verdict")
+        _expect(isinstance(check.name, str) and isinstance(check.text, str), "a check has no name or text")
+        numbers = (check.value, 0.0 if check.bound is None else check.bound)
+        _expect(all(isinstance(n, int | float) for n in numbers), "the value or bound of a check is no number")
+    _expect(all(isinstance(n, int) for n in receipt.operations.values()), "operations are not counted")
+    return replace(receipt, approximate=tuple(map(str, receipt.approximate)), notes=tuple(map(str, receipt.notes)))
 
 
 def _prediction(entry: Mapping[str, Any]) -> Prediction:

@@ -7,7 +7,6 @@ the rest. Facts are written as HTML here; the script draws maps from the data bl
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
@@ -21,7 +20,7 @@ from pellucid.core.receipt import Check, Receipt
 from pellucid.render import paint
 from pellucid.render.datablock import GRID_CELLS, PERCENTILES, PICTURE_PX, data_block, embed, picture_key, picture_uri
 from pellucid.render.explanation import Explanation
-from pellucid.render.notebook import data_uri
+from pellucid.render.notebook import data_uri, escape
 from pellucid.render.sentence import (
     alt_text,
     map_sentence,

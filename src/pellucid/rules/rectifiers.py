@@ -27,10 +27,13 @@ def guided(node: Node, grads: Grads) -> Grads:
 def deconvnet(node: Node, grads: Grads) -> Grads:
     """`R_in = max(R_out, 0)`: what arrives is rectified, whatever the forward value was.
 
+    A product `x * relu6(x + 3)` that is divided by six later on stands for six times a rectifier: `6 max(R_out, 0)`.
+
     Source: Zeiler & Fergus 2014, arXiv:1311.2901, section 2.1.
     """
-    place = 0 if node.gate is None else node.gate[1]
-    return [None if i != place or grads[0] is None else grads[0].clamp(min=0) for i in range(len(node.inputs))]
+    place, slope = (0, 1.0) if node.gate is None else node.gate[1:]
+    back = None if grads[0] is None else grads[0].clamp(min=0) if slope == 1.0 else grads[0].clamp(min=0) * slope
+    return [back if i == place else None for i in range(len(node.inputs))]
 
 
 def _through_gate(node: Node, grads: Grads) -> Grads:

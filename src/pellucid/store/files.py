@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def whole_file(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         FileError: the folder is missing, the path is a folder, exists, or can't be written.
     """
     place = _writable(Path(path), overwrite)
-    temporary = place.with_name(f".{place.name[:80]}.{secrets.token_hex(6)}.tmp")
+    temporary = place.with_name(_temporary_name(place))
     try:
         yield temporary
         _settle(temporary, place, overwrite)
@@ -99,15 +99,31 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
         FileError: the path is a file, holds something already, or can't be written.
     """
     place = _fillable(Path(path), overwrite)
-    temporary = place.with_name(f".{place.name[:80]}.{secrets.token_hex(6)}.tmp")
+    missing = [parent for parent in place.parents if not parent.exists()]
+    temporary = (place if place.is_dir() else place.parent) / _temporary_name(place)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         _settle_folder(temporary, place)
+    except FileError as error:
+        raise FileError(str(error).replace(str(temporary), str(path))) from error
     except OSError as error:
         raise FileError(f"can't write {path}: {error.strerror or error}; try another folder") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(missing)
+
+
+def _temporary_name(place: Path) -> str:
+    """A hidden name that also fits where the file's own name is as long as names may be."""
+    return f".{place.name[:40]}.{secrets.token_hex(6)}.tmp"
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Folders that were made on the way to one that was not; innermost first."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _settle(temporary: Path, place: Path, overwrite: bool) -> None:
