@@ -1,5 +1,6 @@
 """What the engine's tests hold its numbers against: plain calls, autograd, hooks that take true copies."""
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,3 +103,18 @@ def class_seed(trace: Trace, index: int = 1) -> Tensor:
         return seed + 1
     seed[:, index] = 1
     return seed
+
+
+def but_pythons_numbers(untouched: Callable[..., Any]) -> Callable[..., Any]:
+    """The guard of the model, blind to Python's random numbers, of which the type checks of the test run draw some."""
+
+    @contextmanager
+    def guard(*models: nn.Module) -> Iterator[None]:
+        with untouched(*models):
+            before = random.getstate()
+            try:
+                yield
+            finally:
+                random.setstate(before)
+
+    return guard

@@ -86,7 +86,7 @@ def snapshot(*modules: nn.Module) -> dict[str, Any]:
 
 
 def _module(where: str, module: nn.Module) -> dict[str, Any]:
-    state = {f"{where}: mode": module.training, f"{where}: class": type(module)}
+    state = {f"{where}: mode": getattr(module, "training", None), f"{where}: class": type(module)}
     for cls in type(module).__mro__[:-1]:
         state[f"class {cls.__module__}.{cls.__qualname__}"] = Names.of(cls, may_grow=False)
     if isinstance(module, torch.jit.ScriptModule):  # its fields are made anew at every look

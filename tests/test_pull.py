@@ -72,7 +72,7 @@ def test_gradient_at_every_layer(name: str) -> None:
         assert relative(walk.at(path), expected[path]) <= 1e-10, path
 
 
-RESNET_LAYERS = ["conv1", "bn1", "layer1.0.bn2", "layer2.0.downsample.1", "layer3.1.bn1", "layer4.1.bn2", "layer4", "fc"]
+RESNET_LAYERS = "conv1 bn1 layer1.0.bn2 layer2.0.downsample.1 layer3.1.bn1 layer4.1.bn2 layer4 fc".split()
 
 
 def test_gradient_at_layers_that_are_overwritten(resnet: tuple[nn.Module, Tensor]) -> None:
@@ -98,7 +98,7 @@ def test_a_walk_goes_only_as_far_as_asked(resnet: tuple[nn.Module, Tensor]) -> N
     assert short < 8
     walk.input()
     assert walk.met.total() > 60
-    assert set(rule for rule, _ in walk.met) == {"exact"}
+    assert {rule for rule, _ in walk.met} == {"exact"}
 
 
 def test_starting_in_the_middle(resnet: tuple[nn.Module, Tensor]) -> None:

@@ -42,7 +42,7 @@ def test_operations_know_their_layer_and_call() -> None:
     trace = record(factory(), *example(shapes))
     told = [(node.base, node.path, node.call) for node in trace.nodes]
     assert [t for t in told if t[0] == "relu"] == [("relu", "relu", n) for n in range(3)]
-    assert [t for t in told if t[0] == "conv2d"] == [("conv2d", "conv1", 0), ("conv2d", "conv2", 0), ("conv2d", "conv2", 1)]
+    assert [t[1:] for t in told if t[0] == "conv2d"] == [("conv1", 0), ("conv2", 0), ("conv2", 1)]
     assert told[-1] == ("linear", "head", 0)
     assert trace.at("relu#0") is trace.at("relu", 0) is not trace.at("relu")
     assert trace.name_of(trace.at("relu#1")) == "relu#1"
@@ -55,7 +55,7 @@ def test_operations_know_their_layer_and_call() -> None:
     ("layer", "words"),
     [
         ("conv3", 'no layer "conv3"; did you mean "conv2"'),
-        ("relu#3", 'layer "relu" ran 3 times; call 3 does not exist, use 0 to 2'),
+        ("relu#3", 'layer "relu" has calls 0 to 2 on this input; call 3 came'),
         ("unlike anything", 'no layer "unlike anything".*"head"'),
     ],
 )
@@ -92,10 +92,9 @@ class ManyInputs(nn.Module):
 
 def test_inputs_in_lists_and_keywords() -> None:
     model = ManyInputs().double()
-    a, b, scale = (torch.randn(2, 4, dtype=torch.float64) for _ in range(2)), None, torch.rand(2, 3, dtype=torch.float64)
-    first, second = a
+    first, second = torch.randn(2, 2, 4, dtype=torch.float64)
+    scale = torch.rand(2, 3, dtype=torch.float64)
     trace = record(model, [first, second], 2, scale=scale)
-    assert b is None
     assert len(trace.inputs) == 3
     assert torch.equal(trace.scores, model([first, second], 2, scale=scale))
     expected = gradients(_Spread(model), (first, second, scale), lambda y: y[:, 1].sum())
@@ -113,7 +112,10 @@ class _Spread(nn.Module):
         return self.model([a, b], 2, scale=scale)
 
 
-@pytest.mark.parametrize("name", ["inplace_residual", "shared_storage", "transpose_inplace", "convnext_block", "other_view"])
+STRIDED = ["inplace_residual", "shared_storage", "transpose_inplace", "convnext_block", "other_view"]
+
+
+@pytest.mark.parametrize("name", STRIDED)
 @pytest.mark.parametrize("layout", ["strided", "expanded", "flipped axes", "offset"])
 def test_inputs_of_any_stride(name: str, layout: str) -> None:
     model = AWKWARD[name][0]()

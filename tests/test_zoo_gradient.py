@@ -13,8 +13,8 @@ from pellucid.core.record import record
 from pellucid.rules.rectifiers import DECONVNET, GUIDED
 
 HEAVY = set(
-    "convnext_small densenet161 densenet201 efficientnet_b4 efficientnet_v2_m maxvit_t resnet152 resnext101_32x8d swin_s "
-    "vgg11_bn vgg13_bn vgg16 vgg16_bn vgg19 vit_b_32 wide_resnet50_2".split()
+    "convnext_small densenet161 densenet201 efficientnet_b4 efficientnet_v2_m maxvit_t resnet152 resnext101_32x8d "
+    "swin_s vgg11_bn vgg13_bn vgg16 vgg16_bn vgg19 vit_b_32 wide_resnet50_2".split()
 )
 LIGHT = [name for name in zoo.torchvision_names() if name not in HEAVY]
 RULES = [(GUIDED, rectifiers.guided_backprop), (DECONVNET, rectifiers.deconvnet)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 from pellucid.cli.printing import Print, echo_json, safe, table
@@ -22,6 +23,8 @@ from pellucid.render.panel import Panel
 from pellucid.render.visible import visible
 
 DEMO_METHODS = ("cam", "grad_cam", "saliency", "guided_backprop", "smoothgrad", "integrated_gradients")
+
+VERDICTS = {"pass": "pass", "warn": "warn", "fail": "FAIL", "told": "no check"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def run(request: Request, show: Print, *, as_json: bool, quiet: bool) -> bool:
     A picture that fails is told and passed over, so that the others are not lost.
     """
     methods = with_settings(request.methods, request.settings)
+    if request.localise is not None and not 0 < request.localise < 1:
+        raise SettingError(f"--localise {request.localise} came; use a number between 0 and 1, such as 0.15")
     if request.out is not None:
         check_place(request.out, request.overwrite)
     model = load(request.model, weights=request.weights, labels=request.labels, preprocess=request.preprocess)
@@ -138,7 +143,7 @@ def with_settings(names: list[str], settings: list[str]) -> list[Method]:
 
 def facts(one: Explanation, localised: float | None = None) -> dict[str, Any]:
     """One explanation as JSON, without its arrays; with the box of its heat where that was asked for."""
-    box = {} if localised is None else {"box": localise(one, localised).box}
+    box = {} if localised is None else {"box": _box(one, localised)}
     return {
         **box,
         "picture": one.picture.name,
@@ -158,6 +163,11 @@ def facts(one: Explanation, localised: float | None = None) -> dict[str, Any]:
     }
 
 
+def _box(one: Explanation, fraction: float) -> tuple[int, int, int, int] | None:
+    """The box of the heat; None for a map without positive heat."""
+    return localise(one, fraction).box if np.nanmax(one.heat, initial=0.0) > 0 else None
+
+
 def _tell(model: Model, panel: Panel, report: Path | None, show: Print, localised: float | None) -> None:
     for note in model.notes:
         show(f"note: {safe(note)}")
@@ -170,14 +180,15 @@ def _tell(model: Model, panel: Panel, report: Path | None, show: Print, localise
             one.method,
             safe(f"{one.target} = {one.score:.3g}"),
             safe(f"{one.layer}{' (chosen)' if one.layer_chosen else ''}") if one.layer else "",
-            one.receipt.verdict,
+            VERDICTS[one.receipt.verdict],
             f"{one.seconds:.2f}",
         )
     show(rows)
     if localised is not None:
         for one in panel:
-            top, left, bottom, right = localise(one, localised).box
-            show(f"{safe(one.picture.name)} {one.method}: rows {top} to {bottom}, columns {left} to {right}")
+            box = _box(one, localised)
+            where = "rows {0} to {2}, columns {1} to {3}".format(*box) if box else "no positive heat, so no box"
+            show(f"{safe(one.picture.name)} {one.method}, {safe(one.target)}: {where}")
     if report is not None:
         show(f"report: {safe(report)}")
     elif len(panel) == 1:

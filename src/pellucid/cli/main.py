@@ -1,5 +1,8 @@
 """`pellucid`: explain pictures, list methods and models, look at layers, examine a network."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +48,29 @@ def told() -> Iterator[None]:
     except PellucidError as error:
         _complain(f"error: {error}")
         raise typer.Exit(REFUSED) from None
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """While libraries are imported, Ctrl-C ends the program on the spot: torch does not survive a broken import.
+
+    Nothing has been written by then, so nothing is left half-written.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not ours or before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(*_: object) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(STOPPED)
 
 
 def _complain(words: str) -> None:
@@ -94,8 +120,9 @@ def explain(
 ) -> None:
     """Explain pictures: which pixels each decision came from."""
     with told():
-        from pellucid.cli.explaining import Request, run
-        from pellucid.cli.printing import printer
+        with stopped_at_once():
+            from pellucid.cli.explaining import Request, run
+            from pellucid.cli.printing import printer
 
         names, chosen = _words(method) or ["grad_cam"], _words(layer)
         request = Request(
@@ -114,8 +141,9 @@ def demo(
 ) -> None:
     """Explain a real photograph of a cat with the network that ships inside."""
     with told():
-        from pellucid.cli.explaining import run_demo
-        from pellucid.cli.printing import printer
+        with stopped_at_once():
+            from pellucid.cli.explaining import run_demo
+            from pellucid.cli.printing import printer
 
         run_demo(out, printer(quiet), quiet=quiet)
 
@@ -126,8 +154,9 @@ def methods(
 ) -> None:
     """List the methods, or one with its settings, source and when it misleads."""
     with told():
-        from pellucid.cli.listing import show_method, show_methods
-        from pellucid.cli.printing import printer
+        with stopped_at_once():
+            from pellucid.cli.listing import show_method, show_methods
+            from pellucid.cli.printing import printer
 
         show_methods(printer(False), as_json) if name is None else show_method(name, printer(False), as_json)
 
@@ -136,8 +165,9 @@ def methods(
 def models(as_json: AsJson = False) -> None:
     """List the forms of --model and what is usable on this machine."""
     with told():
-        from pellucid.cli.listing import show_models
-        from pellucid.cli.printing import printer
+        with stopped_at_once():
+            from pellucid.cli.listing import show_models
+            from pellucid.cli.printing import printer
 
         show_models(printer(False), as_json)
 
@@ -152,8 +182,9 @@ def layers(
 ) -> None:
     """List the layers that ran, their outputs, and the one that is chosen when none is named."""
     with told():
-        from pellucid.cli.listing import show_layers
-        from pellucid.cli.printing import printer
+        with stopped_at_once():
+            from pellucid.cli.listing import show_layers
+            from pellucid.cli.printing import printer
 
         show_layers(model, weights, preprocess, size, printer(False), as_json)
 
@@ -168,16 +199,18 @@ def doctor(
 ) -> None:
     """Say for each method whether it is exact, approximate or impossible on a network, and why."""
     with told():
-        from pellucid.cli.listing import show_doctor
-        from pellucid.cli.printing import printer
+        with stopped_at_once():
+            from pellucid.cli.listing import show_doctor
+            from pellucid.cli.printing import printer
 
         show_doctor(model, weights, preprocess, size, printer(False), as_json)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"pellucid {VERSION}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

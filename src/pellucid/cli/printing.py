@@ -37,10 +37,10 @@ def safe(text: object) -> str:
 
 
 def table(*columns: str) -> Table:
-    """A table without lines whose long words are folded, never cut."""
+    """A table without lines whose long words are folded, never cut; names of methods stay whole, to be copied."""
     made = Table(box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column == "method")
     return made
 
 

@@ -30,7 +30,7 @@ def baseline(name: str, pixels: Float[Tensor, "b c *space"], *, seed: int = 0) -
         random = torch.Generator().manual_seed(seed)
         return torch.rand(pixels.shape, generator=random, dtype=pixels.dtype).to(pixels.device)
     raise SettingError(
-        f'no baseline "{name}"{nearest(name, NAMES)} Known: {", ".join(NAMES)}, or a tensor of pixel values'
+        f'no baseline "{name}"{nearest(name, NAMES) or "."} Known: {", ".join(NAMES)}, or a tensor of pixel values'
     )
 
 

@@ -97,7 +97,7 @@ _recording: "ContextVar[Recorder | None]" = ContextVar("recording", default=None
 
 
 def _named_apply(cls: type, *args: Any, **kwargs: Any) -> Any:
-    """`Function.apply` that leaves its name with the recorder that is running, if any (torch may keep this callable)."""
+    """`Function.apply` that leaves its name with the running recorder, if any (torch may keep this callable)."""
     recorder = _recording.get()
     if recorder is None:
         return _PLAIN_APPLY(cls, *args, **kwargs)

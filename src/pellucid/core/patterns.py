@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from pellucid.core.trace import Node, Value
 
-
 Gate = tuple[Callable[[Tensor], Tensor], float]
 SELF_GATED = {"sigmoid": F.silu, "hardsigmoid": F.hardswish}
 

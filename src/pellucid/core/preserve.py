@@ -1,7 +1,7 @@
 """The promise that a model comes back bit-equal, also after an exception."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +21,25 @@ class Preserver:
             (m, dict(m._buffers), dict(m._parameters), getattr(m, "training", False)) for m in module.modules()
         ]
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
+        self._versions = ExitStack()
         self._random = torch.get_rng_state()
         started = torch.cuda.is_available() and torch.cuda.is_initialized()
         self._device_random = torch.cuda.get_rng_state_all() if started else []
 
     def before_write(self, tensor: Tensor) -> None:
         """Copy the storage behind a tensor that existed before and is about to be changed."""
+        if not tensor.is_inference():  # autograd's count of writes, by which a graph knows that its tensors are intact
+            self._versions.enter_context(torch.autograd._unsafe_preserve_version_counter(tensor))
         key = tensor.untyped_storage()._cdata
         if key not in self._saved:
-            whole = whole_storage(tensor)
-            self._saved[key] = (whole, whole.clone())
+            with torch.inference_mode(False):
+                whole = whole_storage(tensor)
+                self._saved[key] = (whole, whole.clone())
 
     def restore(self) -> None:
         for whole, copy in self._saved.values():
             whole.copy_(copy)
+        self._versions.close()
         for module, buffers, parameters, training in self._tables:
             if isinstance(module, torch.jit.ScriptModule):
                 _rebind(module, {**buffers, **parameters})

@@ -39,11 +39,13 @@ class Receipt:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict among the checks; `warn` at best where something was approximate."""
+        """The worst verdict among the checks; `warn` at best where a step was approximate; `told` without a bound."""
         found = {check.verdict for check in self.checks}
         if "fail" in found:
             return "fail"
-        return "warn" if "warn" in found or self.approximate else "pass"
+        if "warn" in found or self.approximate:
+            return "warn"
+        return "pass" if "pass" in found else "told"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -13,6 +13,7 @@ from pellucid.core.preserve import Preserver
 from pellucid.core.storages import Geometry, ReadView, StorageRecord, WriteView, whole_storage
 from pellucid.core.trace import Node, Value, substitute
 
+
 class Recorder(TorchDispatchMode):
     """Keeps what happens to tensors that come from the inputs; all other work just runs."""
 
@@ -45,7 +46,7 @@ class Recorder(TorchDispatchMode):
         values: list[Value] = []
         recorded, named = self._recorded(args, values), self._recorded(kwargs, values)
         if not values or facts.shape_only:
-            return self._untraced(func, func(*args, **kwargs))
+            return self._untraced(func, args, kwargs)
         if facts.random or facts.switches:
             self._refuse_train_mode(func, facts, args, kwargs)
         if facts.fuller is not None and not kwargs:
@@ -112,14 +113,16 @@ class Recorder(TorchDispatchMode):
                 node.kwargs = {k: substitute(v, swap) for k, v in node.kwargs.items()}
             self._captured.discard(key)
 
-    def _untraced(self, func: Any, out: Any) -> Any:
-        """Constants made during the recording, so that they are not taken for strangers."""
+    def _untraced(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run what does not hang on the inputs; new memory that it makes is the recording's own, not a stranger's."""
+        outside = {key for t in _flat((args, kwargs)) if (key := _key(t)) not in self._made}
+        out = func(*args, **kwargs)
         if overload(func).random:
-            told = f"{self.watch.where} draws random numbers ({func}); if they reach the scores, the map belongs to this draw"
+            told = f"{self.watch.where} draws random numbers ({func}); if scores use them, the map belongs to this draw"
             self.notes.append(told)
 
         def keep(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+            if isinstance(leaf, Tensor) and leaf.layout == torch.strided and _key(leaf) not in outside:
                 self._made[_key(leaf)] = leaf
             return leaf
 
@@ -161,7 +164,9 @@ class Recorder(TorchDispatchMode):
         self, op: Any, name: str, args: Any, kwargs: Any, values: list[Value], tensors: list[Tensor | None]
     ) -> list[Value]:
         watch = self.watch
-        node = Node(op, name, tuple(args), kwargs, values, watch.path, watch.call, len(self.nodes), function=self.function)
+        node = Node(
+            op, name, tuple(args), kwargs, values, watch.path, watch.call, len(self.nodes), function=self.function
+        )
         self.nodes.append(node)
         made = [None if t is None else Value(t, node) for t in tensors]
         node.outputs = made
@@ -194,7 +199,7 @@ class Recorder(TorchDispatchMode):
         if not traced:
             for target in _flat(targets):
                 self._keep_constants(target)
-            return self._untraced(func, func(*args, **kwargs))
+            return self._untraced(func, args, kwargs)
         if len(targets) != 1 or not isinstance(targets[0], Tensor):
             raise TraceError(
                 f"{func} in {self.watch.where} writes into several tensors at once; write one after the other"

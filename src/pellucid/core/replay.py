@@ -34,11 +34,12 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
     with plainly(trace.scores.device), below_autograd():
         for node in trace.nodes:
             if any(v in current for v in node.inputs):
-                results = _run(node, {v: current[v] if v in current else v.data for v in node.inputs})
+                values = {v: current[v] if v in current else v.data for v in node.inputs}  # noqa: SIM401
+                results = _run(node, values)
                 for value, tensor in zip(node.outputs, results, strict=True):
                     if value is not None and value not in current:
                         current[value] = tensor
-    return current[trace.output] if trace.output in current else trace.scores
+    return current[trace.output] if trace.output in current else trace.scores  # noqa: SIM401
 
 
 def _laid_out(tensor: Tensor, like: Value) -> Tensor:
@@ -56,5 +57,7 @@ def _run(node: Node, values: Mapping[Value, Tensor]) -> list[Tensor]:
             raise
         where = f"{node.name} in {node.path or 'the network'}"
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TraceError(f"{where} can't be replayed with these values ({first}); record the new input instead") from error
+        raise TraceError(
+            f"{where} can't be replayed with these values ({first}); record the new input instead"
+        ) from error
     return [out] if isinstance(out, Tensor) else list(out)

@@ -12,7 +12,7 @@ from pellucid.core.derivatives import gradient_at
 from pellucid.core.errors import TargetError
 from pellucid.core.trace import Trace, Value
 
-Index = int | Sequence[int] | Tensor
+Index = int | np.integer | str | Sequence[int] | Tensor | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class Target:
         layer: read from this layer's output instead of the network's; `#k` picks a call.
         classes: for each `{}` the class of every image, or one class for all.
         whole: read from the output as it is, also where that ends in a softmax.
+        later: for classes given by label: makes the target once a network's labels are known (`resolved`).
     """
 
     words: str
@@ -33,6 +34,11 @@ class Target:
     layer: str | None = None
     classes: tuple[tuple[int, ...], ...] = ()
     whole: bool = False
+    later: "Callable[[Callable[[str], int]], Target] | None" = None
+
+    def resolved(self, find: Callable[[str], int]) -> "Target":
+        """The target with its labels looked up by `find`."""
+        return self if self.later is None else self.later(find)
 
     def value(self, trace: Trace) -> Value:
         """The recorded value that the number is read from."""
@@ -55,6 +61,8 @@ class Target:
         return {value: gradient_at(value.data, lambda t: self._read(t, rows))}
 
     def _read(self, data: Tensor, rows: Sequence[int] | None) -> Tensor:
+        if rows is None:
+            self._check_count(data.shape[0])
         number = self.read(data, list(range(data.shape[0])) if rows is None else rows)
         if not isinstance(number, Tensor) or number.numel() != data.shape[0]:
             came = tuple(number.shape) if isinstance(number, Tensor) else type(number).__name__
@@ -63,18 +71,27 @@ class Target:
             )
         return number.reshape(-1)
 
+    def _check_count(self, images: int) -> None:
+        wrong = next((c for c in self.classes if len(c) not in (1, images)), None)
+        if wrong is not None:
+            raise TargetError(f"{len(wrong)} classes came for {images} images; give one class for all or one per image")
+
     def __repr__(self) -> str:
         return f"Target({self.name()})"
 
 
 def logit(index: Index) -> Target:
     """The raw score `f_c(x)` of a class before the softmax; for a dense output its mean over all positions."""
+    if isinstance(index, str):
+        return _by_label(logit, index)
     classes = _indices(index)
     return Target("logit of {}", lambda y, rows: _pick(_per_class(y), classes, rows), classes=(classes,))
 
 
 def probability(index: Index) -> Target:
     """`softmax(f(x))_c`, or the sigmoid where the network has a single output."""
+    if isinstance(index, str):
+        return _by_label(probability, index)
     classes = _indices(index)
 
     def read(y: Tensor, rows: Sequence[int]) -> Tensor:
@@ -87,6 +104,8 @@ def probability(index: Index) -> Target:
 
 def log_probability(index: Index) -> Target:
     """`log softmax(f(x))_c`, or the log-sigmoid where the network has a single output."""
+    if isinstance(index, str):
+        return _by_label(log_probability, index)
     classes = _indices(index)
 
     def read(y: Tensor, rows: Sequence[int]) -> Tensor:
@@ -98,7 +117,9 @@ def log_probability(index: Index) -> Target:
 
 
 def contrast(index: Index, against: Index) -> Target:
-    """`f_a(x) − f_b(x)`: why class a rather than class b."""
+    """`f_a(x) − f_b(x)`: why class a rather than class b; classes by number or label."""
+    if isinstance(index, str) or isinstance(against, str):
+        return _by_label(contrast, index, against)
     first, second = _indices(index), _indices(against)
 
     def read(y: Tensor, rows: Sequence[int]) -> Tensor:
@@ -139,6 +160,8 @@ def region(index: Index, mask: Tensor) -> Target:
     Args:
         mask: `(h, w)` (or one axis per spatial axis), True inside, on the grid of the network's output.
     """
+    if isinstance(index, str):
+        return _by_label(lambda known: region(known, mask), index)
     classes = _indices(index)
 
     def read(y: Tensor, rows: Sequence[int]) -> Tensor:
@@ -153,6 +176,19 @@ def region(index: Index, mask: Tensor) -> Target:
         return _pick(scores, classes, rows)
 
     return Target("logit of {} inside a region", read, classes=(classes,))
+
+
+def _by_label(make: Callable[..., Target], *asked: Index) -> Target:
+    """A target whose labels wait for a network that knows them."""
+
+    def read(y: Tensor, rows: Sequence[int]) -> Tensor:
+        raise TargetError(f"the label {asked[0]!r} needs a network with labels; give class numbers, or a pel.Model")
+
+    def later(find: Callable[[str], int]) -> Target:
+        return make(*(find(a) if isinstance(a, str) else a for a in asked))
+
+    words = "score of " + " against ".join(map(str, asked))
+    return Target(words.replace("{", "").replace("}", ""), read, later=later)
 
 
 def custom(function: Callable[[Tensor], Tensor], name: str | None = None) -> Target:

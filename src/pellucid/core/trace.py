@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from weakref import ref
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -168,8 +168,10 @@ def below_autograd() -> AbstractContextManager[Any]:
 
 
 def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy that derivatives can pass where it was made in inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor
+    """The tensor as a constant: wanting no gradient, which can change the kernel; copied if made in inference mode."""
+    if tensor.is_inference():
+        return tensor.clone()
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def substitute(item: Any, swap: Callable[[Any], Any]) -> Any:
@@ -244,9 +246,7 @@ class Trace:
             raise LayerError(self._no_layer(path))
         which = int(number) if number.lstrip("-").isdigit() else call
         if not -len(calls) <= which < len(calls):
-            raise LayerError(
-                f'layer "{path}" ran {len(calls)} times; call {which} does not exist, use 0 to {len(calls) - 1}'
-            )
+            raise LayerError(f'layer "{path}" has calls 0 to {len(calls) - 1} on this input; call {which} came')
         if not calls[which]:
             raise LayerError(f'layer "{path}" gives out no recorded tensor; try the layer before or behind it')
         return calls[which][0]
@@ -260,11 +260,15 @@ class Trace:
         return ", ".join(f'"{name}"' for name in list(self.layers)[-3:])
 
     def name_of(self, value: Value) -> str:
-        """The module path (with call number, if it ran several times) whose output a value is."""
-        for path, calls in self.layers.items():
-            for number, values in enumerate(calls):
-                if value in values:
-                    return path if len(calls) == 1 else f"{path}#{number}"
+        """The module path (with call number, if it ran several times) whose output a value is; the outermost one."""
+        names = [
+            path if len(calls) == 1 else f"{path}#{number}"
+            for path, calls in self.layers.items()
+            for number, values in enumerate(calls)
+            if value in values
+        ]
+        if names:
+            return min(names, key=len)
         return "input" if value.node is None else f"{value.node.path}:{value.node.name}"
 
     def pull(

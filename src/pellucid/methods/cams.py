@@ -103,7 +103,7 @@ def cam(case: Case) -> Float[Tensor, "b *space"]:
     """
     maps, name = pooled_head(case.trace)
     case.notes.append(f'exact CAM reads the maps that are averaged, "{name}"')
-    weights = case.gradients_walk().at(maps) * maps.data[0, 0].numel()
+    weights = case.walk().at(maps) * maps.data[0, 0].numel()
     heat = (weights * maps.data).sum(1)
     _mean_is_score(case, maps, heat)
     return heat

@@ -18,7 +18,7 @@ from pellucid.core.target import Target
 from pellucid.core.trace import Trace, Value, bytes_held, filled
 from pellucid.images.transforms import Preprocess
 from pellucid.methods.layout import UNKNOWN, layout
-from pellucid.methods.passes import agree, eligible, module_gradients
+from pellucid.methods.passes import agree, eligible, module_gradients, tried_gradients
 
 PASS_BYTES = 300 * 2**20
 LARGEST_PASS = 8
@@ -51,6 +51,7 @@ class Case:
         layer: the chosen layer's path (layer methods), and its value.
         seed: for everything random.
         checks, approximate, notes: what the method adds to the receipt, one list per image for checks.
+        used: names of the rule tables that it walked under.
     """
 
     trace: Trace
@@ -63,6 +64,7 @@ class Case:
     checks: list[list[Check]] = field(default_factory=list)
     approximate: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.checks = self.checks or [[] for _ in range(self.trace.batch)]
@@ -79,11 +81,12 @@ class Case:
 
     def pull(self, rules: Rules = EXACT) -> Tensor:
         """What arrives at the input under a rule table, `(b, c, ...)`; one walk per table and target."""
-        return self.walks.under(rules).input()
+        return self.walk(rules).input()
 
-    def gradients_walk(self) -> Walk:
-        """The shared walk of the exact gradient."""
-        return self.walks.under(EXACT)
+    def walk(self, rules: Rules = EXACT) -> Walk:
+        """The walk under a rule table that the methods of a panel share."""
+        self.used.add(rules.name)
+        return self.walks.under(rules)
 
     def activation(self) -> Tensor:
         """`A`, the chosen layer's output, `(b, k, ...)`."""
@@ -91,7 +94,7 @@ class Case:
 
     def gradient(self, *, negated: bool = False) -> Tensor:
         """`G = ∂ score / ∂ A` (or `−G`), `(b, k, ...)`; the walk goes back only as far as the layer."""
-        found = self._maps(self.gradients_walk().at(self.site))
+        found = self._maps(self.walk().at(self.site))
         return -found if negated else found
 
     def _maps(self, tensor: Tensor) -> Tensor:
@@ -204,7 +207,7 @@ class Case:
         if "autograd agrees" not in self.trace.memo:
             agrees = False
             if eligible(self.trace, self.target):
-                theirs = module_gradients(self.trace, self.target, x, self._others(rows), rows)
+                theirs = tried_gradients(self.trace, self.target, x, self._others(rows), rows)
                 agrees = theirs is not None and agree(self._recorded_gradients(x, rows, EXACT)[0], theirs[0])
             self.trace.memo["autograd agrees"] = agrees
         return self.trace.memo["autograd agrees"] and eligible(self.trace, self.target)

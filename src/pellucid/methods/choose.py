@@ -102,7 +102,7 @@ def top_scores(trace: Trace) -> Tensor:
 
 def _one(asked: Any, model: Model) -> Target:
     if isinstance(asked, Target):
-        return asked
+        return asked.resolved(lambda label: _class(label, model))
     if isinstance(asked, (np.ndarray, np.integer)):
         asked = asked.tolist()
     if isinstance(asked, (list, tuple, Tensor)) or _is_number(asked):

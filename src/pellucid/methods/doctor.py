@@ -10,7 +10,7 @@ from pellucid.core.errors import ModelError
 from pellucid.core.record import record
 from pellucid.core.target import custom
 from pellucid.core.trace import Trace, filled
-from pellucid.methods.passes import module_gradients
+from pellucid.methods.passes import tried_gradients
 from pellucid.methods.registry import METHODS, Verdict
 from pellucid.models.model import Model, wrap
 
@@ -66,18 +66,20 @@ def doctor(model: Model | nn.Module, x: Tensor | None = None) -> Diagnosis:
 
 
 def gradient_error(trace: Trace) -> float:
-    """Largest difference between the recorded gradient of the largest score and autograd's, over its largest value.
+    """Largest difference between the recorded gradient of the largest score and autograd's, over the larger of
+    their largest values.
 
     NaN where autograd has no gradient to compare with, as in a network that runs under `no_grad`.
     """
     target = custom(lambda y: y.flatten(1).amax(1) if y.dim() > 1 else y, "largest score")
     arguments = filled(trace.arguments)
     rows = list(range(trace.batch))
-    theirs = module_gradients(trace, target, trace.inputs[0].data, (arguments[0][1:], arguments[1]), rows)
+    theirs = tried_gradients(trace, target, trace.inputs[0].data, (arguments[0][1:], arguments[1]), rows)
     if theirs is None:
         return float("nan")
-    size = theirs[0].abs().max().clamp(min=torch.finfo(theirs[0].dtype).tiny)
-    return float((trace.pull(target.seeds(trace)).input() - theirs[0]).abs().max() / size)
+    mine = trace.pull(target).input()
+    size = torch.maximum(mine.abs().max(), theirs[0].abs().max()).clamp(min=torch.finfo(mine.dtype).tiny)
+    return float((mine - theirs[0]).abs().max() / size)
 
 
 def example_input(model: Model) -> Tensor:

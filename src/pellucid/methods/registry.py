@@ -58,7 +58,7 @@ class Setting:
         return kind(value) if kind in (int, float, bool) else value
 
 
-def _number(method: str, name: str, text: str, kind: type) -> float:
+def _number(method: str, name: str, text: str, kind: type) -> int | float:
     try:
         return kind(text)
     except ValueError as error:
@@ -115,7 +115,7 @@ class Method:
             if name not in self.settings:
                 known = ", ".join(self.settings) or "none"
                 raise SettingError(
-                    f'{self.name} has no setting "{name}"{nearest(name, self.settings)} Its settings: {known}'
+                    f'{self.name} has no setting "{name}"{nearest(name, self.settings) or "."} Its settings: {known}'
                 )
             checked[name] = self.settings[name].check(self.name, value)
         return Method(**{**self.__dict__, "given": {**self.given, **checked}})
@@ -195,5 +195,7 @@ def find(name: "str | Method") -> Method:
         return name
     key = str(name).strip().lower().replace("-", "_")
     if key not in METHODS:
-        raise MethodError(f'no method "{name}"{nearest(key, METHODS)} `pellucid methods` lists all {len(METHODS)}')
+        raise MethodError(
+            f'no method "{name}"{nearest(key, METHODS) or ";"} `pellucid methods` lists all {len(METHODS)}'
+        )
     return METHODS[key]

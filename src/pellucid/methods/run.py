@@ -14,7 +14,7 @@ from pellucid.core.progress import Progress, watching
 from pellucid.core.receipt import Check, Receipt
 from pellucid.core.record import record
 from pellucid.core.target import Target, class_scores
-from pellucid.core.trace import Trace
+from pellucid.core.trace import Trace, bytes_held
 from pellucid.images.transforms import Preprocess
 from pellucid.methods.case import Case, Walks
 from pellucid.methods.choose import choose_targets
@@ -44,6 +44,10 @@ class Outcome:
     receipts: tuple[Receipt, ...]
     seconds: float
 
+    def __repr__(self) -> str:
+        at = f" at {self.layer}" if self.layer else ""
+        return f"Outcome({self.method.name}{at}, {self.target.name()}, {tuple(self.attribution.shape)})"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -68,6 +72,7 @@ class Plan:
         bar: Progress,
     ) -> "Plan":
         """What a user asked for, read against the recording it will run on."""
+        trace.memo["bytes held"] = bytes_held(trace)  # before anything computes a value again and keeps it
         chosen = choose_targets(targets, model, trace)
         return cls(methods, chosen, choose_layers(layers, methods, trace), model.preprocess, seed, bar)
 
@@ -153,7 +158,8 @@ def _receipt(case: Case, heat: Tensor, image: int) -> Receipt:
     notes = [*case.notes, *trace.notes]
     if case.target.layer is None and not case.target.whole and class_scores(trace) is not trace.output:
         notes.append("the network ends in a softmax; the score before it is explained")
-    met = {f"{rule}: {name}": count for walk in case.walks.found.values() for (rule, name), count in walk.met.items()}
+    walks = (case.walks.found[name] for name in sorted(case.used))
+    met = {f"{rule}: {name}": count for walk in walks for (rule, name), count in walk.met.items()}
     return Receipt(
         (*case.checks[image], _finite(heat)), tuple(dict.fromkeys(approximate)), tuple(dict.fromkeys(notes)), met
     )

@@ -95,7 +95,9 @@ def refuse_inflated(path: Path) -> None:
         with ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
     except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"{path} can't be read as an archive ({error}); copy the file again, or save or export it again") from error
+        raise ModelError(
+            f"{path} can't be read as an archive ({error}); copy the file again, or save or export it again"
+        ) from error
     if size > path.stat().st_size:
         raise ModelError(
             f"{path} would unpack to {size:,} bytes from {path.stat().st_size:,}, which no file of torch.save or "

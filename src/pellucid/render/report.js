@@ -133,7 +133,7 @@
     [canvas.height, canvas.width] = canvasSize(map, image.size_px);
     canvas.setAttribute("aria-hidden", "true");
     const words = card.querySelector(".probe");
-    words.textContent = "Point at the map or use the arrow keys to read values.";
+    words.textContent = stage.dataset.map === "0" ? "Point at a map, or use the arrow keys on it, to read values." : "\u00a0";
     words.hidden = false;
     dot.className = "dot";
     dot.hidden = true;

@@ -23,8 +23,8 @@ from pellucid.render.explanation import Explanation
 from pellucid.render.notebook import data_uri, escape
 from pellucid.render.sentence import (
     alt_text,
+    lead,
     map_sentence,
-    sentence,
     share_text,
     trust_sentence,
 )
@@ -86,7 +86,7 @@ def _image(group: list[_Numbered]) -> str:
     rows = "\n".join(_row(row, alone=len(group) == 1) for row in _grouped(group, lambda one: one.target))
     return f"""<section class="image">
 <h2>{escape(first.picture.name)}</h2>
-<p class="lead">{escape(sentence(first))}</p>
+<p class="lead">{escape(lead([one for _, one in group]))}</p>
 <div class="beside"><aside>
 <figure><img class="{_picture_class(first)}" src="{picture_uri(first.picture.image(), _STILL_PX)}"
  alt="The picture {escape(first.picture.name)}"><figcaption>{escape(_size_text(first))}</figcaption></figure>
@@ -111,7 +111,7 @@ def _card(number: int, one: Explanation, alone: bool) -> str:
     bar = data_uri(Image.fromarray(paint.strip(one.diverging)))
     low, high = (paint.number(value) for value in one.limits())
     zero = '<span class="zero">0</span>' if one.diverging else ""
-    verdict = "told" if _unchecked(one.receipt) else one.receipt.verdict
+    verdict = "quiet" if _unchecked(one.receipt) else one.receipt.verdict
     return f"""<article class="map" aria-labelledby="name-{number}">
 <h4 id="name-{number}">{escape(one.title)} {_layer(one)}</h4>
 <p class="badge {verdict}">{_badge(one.receipt)}</p>
@@ -189,12 +189,12 @@ def _layer(one: Explanation) -> str:
 
 
 def _badge(receipt: Receipt) -> str:
-    return "i no numerical check of its own" if _unchecked(receipt) else _BADGES[receipt.verdict]
+    return "no numerical check of its own" if _unchecked(receipt) else _BADGES[receipt.verdict]
 
 
 def _unchecked(receipt: Receipt) -> bool:
     """Nothing was wrong, and nothing was held against a bound either."""
-    return receipt.verdict == "pass" and all(check.verdict == "told" for check in receipt.checks)
+    return receipt.verdict == "told"
 
 
 def _size_text(one: Explanation) -> str:

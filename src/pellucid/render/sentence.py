@@ -1,6 +1,7 @@
 """What a map says, in words for a reader who is no expert: facts of the heat, the prediction and the receipt only."""
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,25 @@ def sentence(explanation: Explanation) -> str:
     """Prediction, place, coarseness and reliability, as one short paragraph."""
     parts = (prediction_sentence(explanation), map_sentence(explanation), trust_sentence(explanation))
     return " ".join(part for part in parts if part)
+
+
+def lead(explanations: Sequence[Explanation]) -> str:
+    """What stands above all maps of one picture: the prediction, how many maps there are, and which to distrust."""
+    if len(explanations) == 1:
+        return sentence(explanations[0])
+    methods = dict.fromkeys(one.title for one in explanations)
+    many = f" by {len(methods)} methods. Each method asks its own question, so the maps may differ." * (
+        len(methods) > 1
+    )
+    failed = _told(explanations, "fail", "Do not rely on {}: failed their own check.")
+    warned = _told(explanations, "warn", "Read with care: {}.")
+    parts = (prediction_sentence(explanations[0]), failed, f"Below are {len(explanations)} maps{many or '.'}", warned)
+    return " ".join(part for part in parts if part)
+
+
+def _told(explanations: Sequence[Explanation], verdict: str, words: str) -> str:
+    named = dict.fromkeys(one.title for one in explanations if one.receipt.verdict == verdict)
+    return words.format(", ".join(named)) if named else ""
 
 
 def prediction_sentence(explanation: Explanation) -> str:
