@@ -37,7 +37,7 @@ def test_the_built_in_network_comes_with_its_facts(shipped):
     model = load("builtin:photos")
     assert model.name == "builtin:photos"
     assert model.labels == tuple(CLASSES)
-    assert model.preprocess == Preprocess(32, 32, tuple(FACTS["mean"]), tuple(FACTS["std"]))
+    assert model.preprocess == Preprocess(32, None, tuple(FACTS["mean"]), tuple(FACTS["std"]))
     assert not any(layer.training for layer in model.module.modules())
     assert model.notes == ()
     assert model(torch.randn(2, 3, 48, 32)).shape == (2, 10)

@@ -201,6 +201,40 @@ def test_a_wrong_start_is_refused(resnet: tuple[nn.Module, Tensor]) -> None:
         Walk(trace, {trace.output: torch.zeros(2, 3)})
 
 
+def test_no_map_of_zeros_where_torch_has_no_derivative() -> None:
+    layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    trace = record(torch.ao.quantization.quantize_dynamic(layers, {nn.Linear}), torch.randn(2, 4))
+    with pytest.raises(TraceError, match=r"torch has no derivative of linear_dynamic in 2.*plain floating point"):
+        trace.pull(class_seed(trace)).input()
+
+
+def test_whole_numbers_receive_nothing() -> None:
+    class FromBytes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.float() / 255).mean((2, 3))
+
+    trace = record(FromBytes(), torch.randint(0, 255, (1, 3, 4, 4), dtype=torch.uint8))
+    with pytest.raises(TraceError, match=r"nothing can arrive at .*it holds torch.uint8; give .*floating point"):
+        trace.pull(class_seed(trace)).input()
+
+
+ROUNDABOUT = {
+    "compiled": lambda model, x: torch.compile(model, backend="eager"),
+    "exported": lambda model, x: torch.export.export(model, (x,)).module(),
+    "symbolically traced": lambda model, x: torch.fx.symbolic_trace(model),
+    "data parallel": lambda model, x: nn.DataParallel(model),
+}
+
+
+@pytest.mark.parametrize("way", ROUNDABOUT)
+def test_models_that_went_through_a_tool(way: str) -> None:
+    factory, shapes = AWKWARD["inplace_residual"]
+    (x,) = example(shapes, dtype=torch.float64)
+    trace = record(ROUNDABOUT[way](factory().double(), x), x)
+    expected = gradients(factory().double(), (x,))[0]
+    assert relative(trace.pull(class_seed(trace)).input(), expected) <= 1e-10
+
+
 def test_autograd_is_never_needed(resnet: tuple[nn.Module, Tensor]) -> None:
     """Inference mode, no_grad and autocast around the walk change nothing; nothing that comes out hangs on a graph."""
     model, x = resnet

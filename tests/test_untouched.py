@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compare import class_seed, gradients, relative
+from compare import but_pythons_numbers, class_seed, gradients, relative
 from networks import zoo
 from networks.awkward import AWKWARD, VARIANT_SHAPES, VARIANTS, WRITES_STATE, example
 from networks.common import Trunk, seeded

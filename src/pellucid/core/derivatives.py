@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid.core.errors import TraceError
 from pellucid.core.storages import WriteView
 from pellucid.core.trace import Node, Value, ordinary, tensors_in
 
@@ -44,11 +45,23 @@ def by_autograd(node: Node, grads: Grads) -> Grads:
         ]
         wanted = [v for v in leaves if v.differentiable]
         if not pairs or not wanted:
+            _refuse_silence(node, grads, wanted)
             return [None] * len(node.inputs)
         outputs, arriving = zip(*pairs, strict=True)
         found = torch.autograd.grad(outputs, [leaves[v] for v in wanted], arriving, allow_unused=True)
+    if all(f is None for f in found):
+        _refuse_silence(node, grads, wanted)
     by_value: dict[Value, Tensor | None] = dict(zip(wanted, found, strict=True))
     return _once(node.inputs, by_value)
+
+
+def _refuse_silence(node: Node, grads: Grads, wanted: list[Value]) -> None:
+    """Torch has no derivative of this operation; a map of zeros would look like an answer."""
+    if wanted and any(g is not None and bool(g.any()) for g in grads):
+        raise TraceError(
+            f"torch has no derivative of {node.name} in {node.path or 'the network'}, so nothing can be followed back "
+            "through it; use the network in plain floating point, or a method that needs scores only"
+        )
 
 
 def _once(inputs: list[Value], by_value: dict[Value, Tensor | None]) -> Grads:
@@ -282,8 +295,6 @@ def gradient_at(scores: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """`∂ Σ function(scores) / ∂ scores`, the seed that starts a walk."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = ordinary(scores).detach().requires_grad_()
-        value = function(leaf)
-        total = sum(t.sum() for t in tensors_in(value))
-        if not isinstance(total, Tensor) or not total.requires_grad:
-            return torch.zeros_like(scores)
-        return torch.autograd.grad(total, leaf)[0]
+        parts = [t.sum() for t in tensors_in(function(leaf)) if t.requires_grad]
+        found = torch.autograd.grad(parts, leaf, allow_unused=True)[0] if parts else None
+    return torch.zeros_like(scores) if found is None else found

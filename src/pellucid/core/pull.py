@@ -82,6 +82,10 @@ class Walk:
         value = self.trace.at(layer, call) if isinstance(layer, str) else layer
         if value in self._kept:
             return self._kept[value]
+        if not value.differentiable:
+            raise TraceError(
+                f"nothing can arrive at {value!r}: it holds {value.dtype}; give the network floating point numbers"
+            )
         if value.position >= self._position and value not in self._arriving:
             if self._position == 1 + max((v.position for v in self._seeds), default=-1):
                 return _zeros(value)

@@ -44,11 +44,13 @@ class Value:
         """The operations that lead here from what is in memory, run again."""
         waiting = [self]
         while waiting:
-            missing = [] if waiting[-1].node is None else [v for v in waiting[-1].node.inputs if v.held is None]
-            waiting += missing
-            if not missing:
-                found = waiting.pop()._computed()
-        return found
+            node = waiting[-1].node
+            missing = [] if node is None else [v for v in node.inputs if v.held is None]
+            if missing:
+                waiting += missing
+            else:
+                waiting.pop()._computed()
+        return self._computed()
 
     def _computed(self) -> Tensor:
         if self._data is not None:

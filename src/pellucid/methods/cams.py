@@ -53,7 +53,7 @@ def pooled_head(trace: Trace) -> tuple[Value, str]:
     """
     axes = trace.inputs[0].data.dim()
     for node in reversed(trace.nodes):
-        if node.kind == "average_pool" and _averages_all(node, axes):
+        if node.kind == "average_pool" and node.outputs[0] is not None and _averages_all(node, axes):
             break
     else:
         raise MethodError(

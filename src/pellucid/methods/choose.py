@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pellucid.core import target as targets
-from pellucid.core.errors import TargetError
+from pellucid.core.errors import TargetError, nearest
 from pellucid.core.target import Target, class_scores, contrast, custom, log_probability, logit, probability
 from pellucid.core.trace import Trace
 from pellucid.models.model import Model
@@ -122,6 +122,9 @@ def _one(asked: Any, model: Model) -> Target:
     first, versus, second = asked.partition(" vs ")
     if versus and not _is_label(asked, model):
         return contrast(_class(first, model), _class(second, model))
+    hint = nearest(kind, (*KINDS, "unit"), 1) if colon and not _is_label(asked, model) else ""
+    if hint:
+        raise TargetError(f'"{asked}" came, and "{kind}" is no kind of target{hint}')
     return logit(_class(asked, model))
 
 

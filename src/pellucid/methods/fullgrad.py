@@ -116,7 +116,7 @@ class _Shares:
         self.total += self.numbers(share, value)
         batch, channel = self.places.get(value, UNKNOWN)
         if share.dim() == self.case.x.dim() and batch == 0 and channel is not None:
-            self.heat += _spread(share.movedim(channel, 1), tuple(self.heat.shape[1:])).sum(1)
+            self.heat += _spread(share.movedim(channel, 1), tuple(self.heat.shape[1:]))
 
     def numbers(self, share: Tensor, value: Value) -> Tensor:
         """A share summed up for each image."""
@@ -170,12 +170,13 @@ def _beyond_rounding(out: Tensor, backs: list[Tensor]) -> Tensor:
 
 
 def _spread(maps: Tensor, space: tuple[int, ...]) -> Tensor:
-    """`ψ`: absolute value, each channel rescaled to [0, 1], brought to the input's size."""
+    """`Σ_c ψ`: absolute value, each channel rescaled to [0, 1], summed, brought to the input's size."""
     size = maps.abs()
     low, high = (reduce(size, tuple(range(2, size.dim())), keepdim=True) for reduce in (torch.amin, torch.amax))
-    scaled = (size - low) / (high - low).clamp(min=torch.finfo(size.dtype).tiny)
+    scaled = ((size - low) / (high - low).clamp(min=torch.finfo(size.dtype).tiny)).sum(1, keepdim=True)
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(space)]
-    return scaled if scaled.shape[2:] == space else F.interpolate(scaled, space, mode=mode, align_corners=False)
+    big = scaled if scaled.shape[2:] == space else F.interpolate(scaled, space, mode=mode, align_corners=False)
+    return big[:, 0]
 
 
 def _completeness(case: Case, total: Tensor) -> None:

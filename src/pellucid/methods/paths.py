@@ -25,6 +25,7 @@ BASES: dict[str, tuple[Rules, bool]] = {
 }
 COMPLETE = 0.02
 STANDARD_ERRORS = 3.0
+MOST = 10_000  # steps or samples of one image
 
 Samples = Annotated[int, "number of noisy copies"]
 NoiseFraction = Annotated[float, "standard deviation of the noise, as a fraction of the input's range"]
@@ -39,8 +40,8 @@ def _moments(
     With `around_first` both are taken of the maps' differences from the first one, so that a variance that is
     small beside the maps is not lost to rounding.
     """
-    if samples < 1:
-        raise SettingError(f"samples={samples}; use at least 1")
+    if not 1 <= samples <= MOST:
+        raise SettingError(f"samples={samples}; use 1 to {MOST:,}")
     if noise_fraction < 0:
         raise SettingError(f"noise_fraction={noise_fraction}; use 0 or more, such as 0.15")
     rules, times_input = BASES[base]
@@ -151,8 +152,8 @@ def path_points(steps: int, rule: str) -> tuple[list[float], list[float]]:
     Raises:
         SettingError: no step, or an unknown rule.
     """
-    if steps < 1:
-        raise SettingError(f"steps={steps}; use at least 1")
+    if not 1 <= steps <= MOST:
+        raise SettingError(f"steps={steps}; use 1 to {MOST:,}")
     if rule == "gauss_legendre":
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         return list((nodes + 1) / 2), list(weights / 2)

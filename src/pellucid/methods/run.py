@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.core.errors import MethodError
+from pellucid.core.errors import MethodError, SettingError
 from pellucid.core.layers import last_spatial
 from pellucid.core.progress import Progress, watching
 from pellucid.core.receipt import Check, Receipt
@@ -22,6 +22,7 @@ from pellucid.methods.registry import Method, find
 from pellucid.models.model import Model, wrap
 
 MethodLike = str | Method
+LARGEST_SEED = 2**40
 Layers = str | Sequence[str] | None
 
 
@@ -73,6 +74,8 @@ class Plan:
     ) -> "Plan":
         """What a user asked for, read against the recording it will run on."""
         trace.memo["bytes held"] = bytes_held(trace)  # before anything computes a value again and keeps it
+        if not 0 <= seed < LARGEST_SEED:
+            raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
         chosen = choose_targets(targets, model, trace)
         return cls(methods, chosen, choose_layers(layers, methods, trace), model.preprocess, seed, bar)
 
@@ -110,7 +113,7 @@ def choose_layers(asked: Layers, methods: Sequence[Method], trace: Trace) -> lis
     """Layer paths, each with whether it was chosen for the user; checked to exist and to have maps."""
     if not any(m.layered for m in methods):
         return []
-    if asked is None or asked == "auto":
+    if asked is None or asked in ("auto", ["auto"]):
         return [(last_spatial(trace)[0], True)]
     names = [asked] if isinstance(asked, str) else list(asked)
     for name in names:

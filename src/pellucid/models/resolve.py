@@ -75,7 +75,7 @@ def load(
 
     Example:
         >>> load("builtin:photos")
-        Model("builtin:photos", 10 labels, input 32×32 px)
+        Model("builtin:photos", 10 labels, any input size)
     """
     text = str(spec).strip()
     given_labels, given_preprocess = read_labels(labels), read_preprocess(preprocess)

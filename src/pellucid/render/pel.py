@@ -5,7 +5,7 @@ Tensors: `attribution` (as computed) and `pixels` (uint8, "h w 3"). Metadata: `p
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -82,6 +82,7 @@ def _build(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Explanati
 
 
 def _receipt(data: Mapping[str, Any]) -> Receipt:
+    _expect(all(isinstance(told, str) for told in (*data["approximate"], *data["notes"])), "a note is no text")
     receipt = Receipt.from_json(data)
     for check in receipt.checks:
         _expect(check.verdict in get_args(Verdict), "a check has no known verdict")
@@ -89,7 +90,7 @@ def _receipt(data: Mapping[str, Any]) -> Receipt:
         numbers = (check.value, 0.0 if check.bound is None else check.bound)
         _expect(all(isinstance(n, int | float) for n in numbers), "the value or bound of a check is no number")
     _expect(all(isinstance(n, int) for n in receipt.operations.values()), "operations are not counted")
-    return replace(receipt, approximate=tuple(map(str, receipt.approximate)), notes=tuple(map(str, receipt.notes)))
+    return receipt
 
 
 def _prediction(entry: Mapping[str, Any]) -> Prediction:

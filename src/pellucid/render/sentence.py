@@ -119,6 +119,15 @@ def densest_part(heat: Float[np.ndarray, "h w"]) -> tuple[str, float]:
     return name, share
 
 
+def _strongest_ninth(heat: Float[np.ndarray, "h w"]) -> tuple[str, float]:
+    """The ninth with most heat and its share; "" where it holds hardly more than an even spread would give it."""
+    mass = np.where(np.isfinite(heat), np.maximum(heat, 0), 0).astype(np.float64)
+    total = mass.sum()
+    shares = [(float(mass[rows, columns].sum() / total), name) for name, rows, columns in _ninths(*mass.shape)]
+    share, name = max(shares)
+    return (name, share) if share > 1.5 / 9 else ("", 0.0)
+
+
 def _where(explanation: Explanation, heat: Float[np.ndarray, "h w"]) -> str:
     finite = heat[np.isfinite(heat)]
     positive, negative = finite[finite > 0].sum(dtype=np.float64), -finite[finite < 0].sum(dtype=np.float64)
@@ -137,7 +146,9 @@ def _where(explanation: Explanation, heat: Float[np.ndarray, "h w"]) -> str:
 def _marks(explanation: Explanation, heat: Float[np.ndarray, "h w"], meaning: str, what: str) -> str:
     part, share = densest_part(heat)
     if not part:
-        return f"{explanation.title} marks no single part of the picture {meaning}: its {what} is spread widely."
+        spread = f"{explanation.title} marks no single part of the picture {meaning}: its {what} is spread widely"
+        strongest, share = _strongest_ninth(heat)
+        return f"{spread}, strongest in {strongest} ({share_text(share)})." if strongest else f"{spread}."
     return f"{explanation.title} marks {part} of the picture {meaning} ({share_text(share)} of the {what})."
 
 
