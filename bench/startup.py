@@ -12,12 +12,12 @@ from harness import Times
 SRC = Path(__file__).resolve().parent.parent / "src"
 COMMANDS = {
     "torch": "import torch",
-    "pellucid": "import pellucid; pellucid.explain, pellucid.attribute, pellucid.METHODS",
-    "pellucid, nothing used yet": "import pellucid",
-    "captum": "import captum.attr",
-    "grad-cam": "import pytorch_grad_cam",
-    "torchcam": "import torchcam.methods",
-    "zennit": "import zennit",
+    "pellucid": "import torch; import pellucid; pellucid.explain, pellucid.attribute, pellucid.METHODS",
+    "pellucid, nothing used yet": "import torch; import pellucid",
+    "captum": "import torch; import captum.attr",
+    "grad-cam": "import torch; import pytorch_grad_cam",
+    "torchcam": "import torch; import torchcam.methods",
+    "zennit": "import torch; import zennit",
     "pellucid --help": "import sys; sys.argv = ['pellucid', '--help']; from pellucid.cli.main import app; app()",
 }
 SHIM = "import nets; nets.define_missing_torchvision_operators(); "  # these import torchvision

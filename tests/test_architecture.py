@@ -216,7 +216,8 @@ def test_an_unannotated_function_is_seen():
 
 
 def test_import_pellucid_is_light():
-    code = "import sys, json, pellucid; pellucid.explain; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    code = "import sys, json, pellucid; pellucid.explain; names = {name.split('.')[0] for name in sys.modules}"
+    code += "; print(json.dumps(sorted(names)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
     assert run.returncode == 0, run.stderr
     loaded = json.loads(run.stdout)

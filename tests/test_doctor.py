@@ -1,5 +1,7 @@
 """What the doctor says about a network, and that what it says is true."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -101,7 +103,7 @@ def test_networks_that_torch_cannot_differentiate(name: str, untouched):
     model = AWKWARD[name][0]()
     with untouched(model), undrawn():
         found = doctor(model, example(AWKWARD[name][1])[0])
-    assert not found.gradient_error <= 1e-4 or found.gradient_error == 0 or name == "frozen_backbone"
+    assert math.isnan(found.gradient_error), "there is nothing to compare with"
     assert found.verdicts["saliency"].fit == "exact"
 
 

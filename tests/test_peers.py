@@ -6,7 +6,9 @@ captum 0.9, grad-cam 1.5.7, torchcam 0.5:
   * torchcam's Grad-CAM++: the division by the denominator is done on a copy, so its weights are Σ G² ReLU(G);
   * Captum's guided backpropagation and deconvnet: functional rectifiers, ReLU6, SiLU, GELU are passed as they are;
   * grad-cam's Eigen-CAM centres the channels first, which the paper does not;
-  * grad-cam and torchcam add 1e-6 to 1e-8 to denominators: Grad-CAM++ and XGrad-CAM agree only where gradients are large.
+  * Captum's trapezoid rule: n points with weights 1/n, which sum to (n − 1)/n;
+  * grad-cam adds 1e-6 to the denominator of Grad-CAM++, more than the squared gradients of most networks: compared
+    on a score times 1e8, for which that does not matter.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import pellucid as pel
 from method_cases import close, error, heat, plain, pooled, random_input, score
 from networks import zoo
 from networks.common import seeded
@@ -45,6 +48,9 @@ def vgg_like() -> nn.Module:
         return nn.Sequential(*parts[:-1], nn.Flatten(), nn.Linear(12 * 4 * 4, 5))
 
     return seeded(make)().double()
+
+
+LARGE = 1e8
 
 
 def x16() -> Tensor:
@@ -76,14 +82,15 @@ def test_gradients_are_captums(captum, method: str, peer: str, words: dict):
 
 
 @pytest.mark.parametrize(
-    ("rule", "theirs", "steps"),
-    [("gauss_legendre", "gausslegendre", 20), ("middle", "riemann_middle", 20), ("trapezoid", "riemann_trapezoid", 20)],
+    ("rule", "theirs"),
+    [("gauss_legendre", "gausslegendre"), ("middle", "riemann_middle"), ("trapezoid", "riemann_trapezoid")],
 )
-def test_integrated_gradients_are_captums(captum, rule: str, theirs: str, steps: int):
-    model, x, start = vgg_like(), x16(), random_input(2, 3, 16, 16, seed=4)
+def test_integrated_gradients_are_captums(captum, rule: str, theirs: str):
+    """To single precision, in which Captum keeps its weights."""
+    model, x, start, steps = vgg_like(), x16(), random_input(2, 3, 16, 16, seed=4), 20
     expected = captum.IntegratedGradients(model).attribute(x, start, CLASSES, n_steps=steps, method=theirs)
     found = heat(model, x, "integrated_gradients", CLASSES, baseline=start, steps=steps, rule=rule)
-    close(found, expected, 1e-10)
+    close(found * (steps - 1) / steps if rule == "trapezoid" else found, expected, 1e-6)
 
 
 @pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
@@ -132,7 +139,7 @@ def on_own_grid(library) -> Iterator[None]:
 
 def theirs(library, name: str, make: Callable[[], nn.Module], x: Tensor, layer: str) -> Tensor:
     model = make()
-    targets = [library.utils.model_targets.ClassifierOutputTarget(c) for c in CLASSES[: len(x)]]
+    targets = [lambda output, c=c: LARGE * output[c] for c in CLASSES[: len(x)]]
     with on_own_grid(library), getattr(library, name)(model, [model.get_submodule(layer)]) as peer:
         return torch.from_numpy(np.asarray(peer(x.clone(), targets))).double()
 
@@ -140,22 +147,23 @@ def theirs(library, name: str, make: Callable[[], nn.Module], x: Tensor, layer: 
 @pytest.mark.parametrize("method", GRAD_CAM)
 @pytest.mark.parametrize(
     ("name", "layer"),
-    [("resnet18", "layer4"), ("mobilenet_v2", "features.18.0"), ("densenet121", "features.norm5"), ("small", "3")],
+    [
+        ("resnet18", "layer4"),
+        ("mobilenet_v2", "features.12"),
+        ("densenet121", "features.denseblock3"),
+        ("small", "3"),
+    ],
 )
 def test_the_cam_family_is_pytorch_grad_cams(grad_cam, method: str, name: str, layer: str):
     def make() -> nn.Module:
         return pooled() if name == "small" else zoo.build(name).double()
 
     x = x16() if name == "small" else zoo.picture(name, dtype=torch.float64)
-    found = scaled(heat(make(), x, method, CLASSES[: len(x)], layers=layer))
-    if not torch.isfinite(found).all():
-        pytest.skip(f"{method} is constant on this random network")
-    sharp = method in ("grad_cam", "hires_cam", "layer_cam")
-    expected = theirs(grad_cam, GRAD_CAM[method], make, x, layer)
-    if sharp:
-        close(found, expected, 2e-6)
-    else:
-        close(found, expected, 2e-2)
+    rows = torch.arange(len(x))
+    target = pel.custom(lambda y: LARGE * y[rows, CLASSES[: len(x)]], "large score")
+    found = heat(make(), x, method, target, layers=layer)
+    assert found.flatten(1).any(1).all(), "a map of zeros compares nothing"
+    close(scaled(found), theirs(grad_cam, GRAD_CAM[method], make, x, layer), 1e-5)
 
 
 def test_where_a_layer_is_overwritten_pytorch_grad_cam_has_the_later_values(grad_cam):
@@ -193,4 +201,4 @@ def test_cam_is_torchcams(torchcam):
     with torchcam.CAM(model, "layer4", "fc") as extractor:
         model(x)
         (expected,) = extractor(CLASSES, normalized=False)
-    close(heat(model, x, "cam", CLASSES).relu(), expected.detach(), 1e-10)
+    close(heat(model, x, "cam", CLASSES), expected.detach(), 1e-10)

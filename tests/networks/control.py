@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .common import IMAGE, Entry, Shapes, Trunk, seeded
+from .common import IMAGE, Entry, Trunk, seeded
 
 
 class FunctionalReluReused(Trunk):

@@ -77,7 +77,7 @@ def _derivative(*names: str) -> Callable[[Derivative], Derivative]:
     return register
 
 
-def _argument(node: Node, name: str, default: Any = None) -> Any:
+def argument(node: Node, name: str, default: Any = None) -> Any:
     """An argument of an ATen operation by its name in the schema."""
     if name in node.kwargs:
         return node.kwargs[name]
@@ -113,14 +113,14 @@ def _tuple(value: Any, length: int) -> list[int]:
     "_convolution",
 )
 def _convolution(node: Node, grad: Tensor) -> Grads | None:
-    weight, padding = _argument(node, "weight"), _argument(node, "padding")
+    weight, padding = argument(node, "weight"), argument(node, "padding")
     x = node.inputs[0].data
     axes = weight.dim() - 2 if isinstance(weight, Tensor) else 0
     if not _only_first(node) or isinstance(padding, str) or x.dim() != axes + 2:
         return None
-    sizes = [_tuple(_argument(node, name), axes) for name in ("stride", "padding", "dilation")]
-    transposed = node.base.startswith("conv_transpose") or bool(_argument(node, "transposed", False))
-    extra = _tuple(_argument(node, "output_padding", 0), axes)
+    sizes = [_tuple(argument(node, name), axes) for name in ("stride", "padding", "dilation")]
+    transposed = node.base.startswith("conv_transpose") or bool(argument(node, "transposed", False))
+    extra = _tuple(argument(node, "output_padding", 0), axes)
     stride, padding, dilation = sizes
     back = aten.convolution_backward(
         grad,
@@ -132,7 +132,7 @@ def _convolution(node: Node, grad: Tensor) -> Grads | None:
         dilation,
         transposed,
         extra,
-        _argument(node, "groups"),
+        argument(node, "groups"),
         [True, False, False],
     )
     return [back[0]]
@@ -145,12 +145,12 @@ def _linear(node: Node, grad: Tensor) -> Grads | None:
 
 @_derivative("batch_norm")
 def _batch_norm(node: Node, grad: Tensor) -> Grads | None:
-    if not _only_first(node) or _argument(node, "running_var") is None:
+    if not _only_first(node) or argument(node, "running_var") is None:
         return None
     scale = node.memo.get("scale")
     if scale is None:
-        weight, variance = _argument(node, "weight"), _argument(node, "running_var")
-        scale = torch.rsqrt(variance + _argument(node, "eps"))
+        weight, variance = argument(node, "weight"), argument(node, "running_var")
+        scale = torch.rsqrt(variance + argument(node, "eps"))
         scale = node.memo["scale"] = (scale if weight is None else scale * weight).view(1, -1, *[1] * (grad.dim() - 2))
     return [grad * scale.to(grad.dtype)]
 
@@ -162,7 +162,7 @@ def _relu(node: Node, grad: Tensor) -> Grads:
 
 @_derivative("hardtanh")
 def _hardtanh(node: Node, grad: Tensor) -> Grads:
-    return [aten.hardtanh_backward(grad, node.inputs[0].data, _argument(node, "min_val"), _argument(node, "max_val"))]
+    return [aten.hardtanh_backward(grad, node.inputs[0].data, argument(node, "min_val"), argument(node, "max_val"))]
 
 
 @_derivative("relu6")
@@ -172,7 +172,7 @@ def _relu6(node: Node, grad: Tensor) -> Grads:
 
 @_derivative("leaky_relu")
 def _leaky_relu(node: Node, grad: Tensor) -> Grads:
-    return [aten.leaky_relu_backward(grad, node.inputs[0].data, _argument(node, "negative_slope"), False)]
+    return [aten.leaky_relu_backward(grad, node.inputs[0].data, argument(node, "negative_slope"), False)]
 
 
 @_derivative("silu", "hardswish", "hardsigmoid")
@@ -182,7 +182,7 @@ def _by_input(node: Node, grad: Tensor) -> Grads:
 
 @_derivative("gelu")
 def _gelu(node: Node, grad: Tensor) -> Grads:
-    return [aten.gelu_backward(grad, node.inputs[0].data, approximate=_argument(node, "approximate"))]
+    return [aten.gelu_backward(grad, node.inputs[0].data, approximate=argument(node, "approximate"))]
 
 
 @_derivative("sigmoid", "tanh")
@@ -192,7 +192,7 @@ def _by_output(node: Node, grad: Tensor) -> Grads:
 
 @_derivative("add", "sub")
 def _sum(node: Node, grad: Tensor) -> Grads:
-    alpha = _argument(node, "alpha", 1)
+    alpha = argument(node, "alpha", 1)
     second = alpha if node.base == "add" else -alpha
     signs = [1 if node.args[0] is v else second for v in node.inputs]
     if len(node.inputs) == 2 and node.inputs[0] is node.inputs[1]:
@@ -211,7 +211,7 @@ def _product(node: Node, grad: Tensor) -> Grads:
 
 @_derivative("div")
 def _quotient(node: Node, grad: Tensor) -> Grads | None:
-    if not _only_first(node) or _argument(node, "rounding_mode") is not None:
+    if not _only_first(node) or argument(node, "rounding_mode") is not None:
         return None
     return [_fit(grad / node.args[1], node.inputs[0])]
 
@@ -226,7 +226,7 @@ def _fit(grad: Tensor, value: Value) -> Tensor | None:
 
 @_derivative("cat", "concat", "concatenate")
 def _concatenate(node: Node, grad: Tensor) -> Grads | None:
-    parts, axis = node.args[0], _argument(node, "dim", 0)
+    parts, axis = node.args[0], argument(node, "dim", 0)
     if any(len(p.shape) != grad.dim() for p in parts):
         return None
     sizes = [p.shape[axis] for p in parts]
@@ -237,7 +237,7 @@ def _concatenate(node: Node, grad: Tensor) -> Grads | None:
 @_derivative("max_pool2d")
 def _max_pool2d(node: Node, grad: Tensor) -> Grads:
     x = node.inputs[0].data
-    window = [_argument(node, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
+    window = [argument(node, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
     if "winners" not in node.memo:
         node.memo["winners"] = aten.max_pool2d_with_indices(x, *window)[1]
     return [aten.max_pool2d_with_indices_backward(grad, x, *window, node.memo["winners"])]
@@ -247,7 +247,7 @@ def _max_pool2d(node: Node, grad: Tensor) -> Grads:
 def _layer_norm(node: Node, grad: Tensor) -> Grads | None:
     if not _only_first(node) or "rstd" not in node.memo:
         return None
-    shape, weight, bias = (_argument(node, name) for name in ("normalized_shape", "weight", "bias"))
+    shape, weight, bias = (argument(node, name) for name in ("normalized_shape", "weight", "bias"))
     x, mean, rstd = node.inputs[0].data, node.memo["mean"], node.memo["rstd"]
     return [aten.native_layer_norm_backward(grad, x, shape, mean, rstd, weight, bias, [True, False, False])[0]]
 

@@ -29,7 +29,7 @@ class Preserver:
     def before_write(self, tensor: Tensor) -> None:
         """Copy the storage behind a tensor that existed before and is about to be changed."""
         if not tensor.is_inference():  # autograd's count of writes, by which a graph knows that its tensors are intact
-            self._versions.enter_context(torch.autograd._unsafe_preserve_version_counter(tensor))
+            self._versions.enter_context(torch.autograd.grad_mode._unsafe_preserve_version_counter(tensor))
         key = tensor.untyped_storage()._cdata
         if key not in self._saved:
             with torch.inference_mode(False):

@@ -60,8 +60,9 @@ class Value:
         inputs = {v: v.data for v in self.node.inputs}
         with plainly(next(iter(inputs.values())).device), below_autograd():
             out = self.node.run(inputs)
-        self._data = out if isinstance(out, Tensor) else out[self.node.outputs.index(self)]
-        return self._data
+        found: Tensor = out if isinstance(out, Tensor) else out[self.node.outputs.index(self)]
+        self._data = found
+        return found
 
     def give_up(self) -> None:
         """Let go of the data; `data` computes it again."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.core.derivatives import Grads, exact
+from pellucid.core.derivatives import Grads, argument, exact
 from pellucid.core.pull import Rules, Walk
 from pellucid.core.receipt import Check
 from pellucid.core.trace import Node, Trace, Value
@@ -57,7 +57,7 @@ def fullgrad(case: Case) -> Float[Tensor, "b *space"]:
     known = all(places.get(v, UNKNOWN).batch is not None for v in used)
     parts = [None] if known or case.trace.batch == 1 else list(range(case.trace.batch))
     shares = [_shares(case, only) for only in parts]
-    _completeness(case, sum(s.total for s in shares))
+    _completeness(case, sum((s.total for s in shares[1:]), shares[0].total))
     return sum((s.heat for s in shares[1:]), shares[0].heat)
 
 
@@ -147,16 +147,16 @@ def _homogeneous(node: Node) -> bool:
 
 def _bias(node: Node) -> Tensor | None:
     """The bias of a convolution, linear layer or BatchNorm in evaluation, shaped to meet its output."""
-    if len(node.inputs) != 1 or node.args[0] is not node.inputs[0]:
+    known = ("batch_norm", "linear", "conv1d", "conv2d", "conv3d")
+    if node.base not in known or len(node.inputs) != 1 or node.args[0] is not node.inputs[0]:
         return None
-    arguments = {a.name: v for a, v in zip(node.op._schema.arguments, node.args, strict=False)} | node.kwargs
-    bias = arguments.get("bias")
-    if node.base == "batch_norm" and isinstance(arguments.get("running_var"), Tensor):
-        scale = torch.rsqrt(arguments["running_var"] + arguments["eps"])
-        scale = scale if arguments.get("weight") is None else scale * arguments["weight"]
-        bias = (0 if bias is None else bias) - scale * arguments["running_mean"]
-    elif node.base not in ("linear", "conv1d", "conv2d", "conv3d"):
-        return None
+    bias = argument(node, "bias")
+    if node.base == "batch_norm":
+        mean, variance, weight = (argument(node, name) for name in ("running_mean", "running_var", "weight"))
+        if not isinstance(variance, Tensor):
+            return None
+        scale = torch.rsqrt(variance + argument(node, "eps")) * (1 if weight is None else weight)
+        bias = (0 if bias is None else bias) - scale * mean
     if bias is None:
         bias = torch.zeros(node.output.shape[-1 if node.base == "linear" else 1]).to(node.output.data)
     return bias if node.base == "linear" else bias.view(1, -1, *[1] * (len(node.output.shape) - 2))

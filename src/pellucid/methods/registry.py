@@ -51,7 +51,7 @@ class Setting:
             not isinstance(value, (int, float)) or (kind is not bool and isinstance(value, bool))
         ):
             raise SettingError(f"{method}: {self.name}={value!r}; expected {kind.__name__}")
-        if kind in (int, float) and not isfinite(value):
+        if kind in (int, float) and not isfinite(float(value)):
             raise SettingError(f"{method}: {self.name}={value!r}; expected a finite number")
         if kind is int and value != int(value):
             raise SettingError(f"{method}: {self.name}={value!r}; expected a whole number")
