@@ -114,7 +114,7 @@ def test_the_layer_is_chosen_and_named_when_none_is_given():
 
 @pytest.mark.parametrize(
     ("layer", "says"),
-    [("featurs.12", "features.12"), ("features.3#4", "ran 1 times"), ("nothing.like.it", "last ones|did you mean")],
+    [("featurs.12", "features.12"), ("features.3#4", "call 4"), ("nothing.like.it", "last ones|did you mean")],
 )
 def test_an_unknown_layer_is_our_error(layer: str, says: str):
     with pytest.raises(LayerError, match=says):

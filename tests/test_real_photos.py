@@ -19,7 +19,7 @@ PREPARE = {
 }
 WHOLE = pel.preprocess(resize_px=(224, 224), **IMAGENET)
 PHOTOS = 30
-METHODS = ["grad_cam", "layer_cam", "saliency", "guided_backprop", "fullgrad"]
+METHODS = ["grad_cam", "guided_grad_cam", "saliency"]
 
 
 @cache
@@ -33,33 +33,40 @@ def sample(data: Path) -> list[dict]:
     return json.loads((data / "imagenet_sample" / "labels.json").read_text(encoding="utf-8"))[:PHOTOS]
 
 
+@cache
+def explained(data: Path, name: str) -> pel.Panel:
+    files = [data / "imagenet_sample" / "images" / row["file"] for row in sample(data)]
+    return pel.explain(network(data, name), files, methods=METHODS)
+
+
 @pytest.mark.parametrize("name", PREPARE)
 def test_thirty_photographs(data: Path, name: str):
-    model, rows = network(data, name), sample(data)
-    files = [data / "imagenet_sample" / "images" / row["file"] for row in rows]
-    panel = pel.explain(model, files, methods=METHODS)
+    panel = explained(data, name)
     assert len(panel) == PHOTOS * len(METHODS)
     for one in panel:
         assert one.heat.shape == one.picture.size_px
         assert np.isfinite(one.native).all() and one.native.any()
         assert one.receipt.verdict in ("pass", "told", "warn")
-    residuals = [o.receipt.checks[0].value for o in panel if o.method == "fullgrad"]
-    assert max(residuals) <= 1e-3
 
 
 @pytest.mark.parametrize("name", PREPARE)
 def test_predictions_are_those_published_with_the_pictures(data: Path, name: str):
     """`labels.json` was made with another resampler: half of its probabilities are met to 0.01, all to 0.1, and where
     the best class differs (one picture of 30 for SqueezeNet) the published one is within 0.1 of ours."""
-    model, rows = network(data, name), sample(data)
-    files = [data / "imagenet_sample" / "images" / row["file"] for row in rows]
     away = []
-    for one, row in zip(pel.explain(model, files), rows, strict=True):
+    for one, row in zip(explained(data, name)[:: len(METHODS)], sample(data), strict=True):
         best, published = one.predictions[0], row[f"{name}_top1"]
         away.append(abs(best.probability - row[f"{name}_p"]))
         same = next(p for p in one.predictions if p.index == published)
         assert best.probability - same.probability <= 0.1, row["file"]
     assert max(away) <= 0.1 and sorted(away)[PHOTOS // 2] <= 0.01
+
+
+@pytest.mark.parametrize("name", PREPARE)
+def test_fullgrad_is_complete_on_photographs(data: Path, name: str):
+    files = [data / "imagenet_sample" / "images" / row["file"] for row in sample(data)[:4]]
+    for one in pel.explain(network(data, name), files, methods="fullgrad"):
+        assert one.receipt.checks[0].value <= 1e-3
 
 
 def test_integrated_gradients_are_nearly_complete_on_photographs(data: Path):
@@ -107,6 +114,8 @@ def test_grad_cam_points_at_the_object_as_often_as_published(data: Path):
         assert (one.layer, one.layer_chosen) == ("classifier.2", True)
         found.append(hits(data, row, one.heat))
     published, centre = (sum(bool(row[key]) for row in rows) for key in ("sq11_cam_hit", "centre_hit"))
+    missed = [row["image"] for row, hit in zip(rows, found, strict=True) if row["sq11_cam_hit"] and not hit]
+    assert missed == []  # so it points at least as often on every selection of the rows
     assert sum(found) >= published
     assert sum(found) > centre
     assert len(rows) == 25 and published == 15

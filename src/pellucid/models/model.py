@@ -131,7 +131,7 @@ def wrap(
         )
     given_labels, given_preprocess = read_labels(labels), read_preprocess(preprocess)
     notes = assumed(given_labels, given_preprocess)
-    if module.training:
+    if getattr(module, "training", False):  # a frozen TorchScript module has no mode
         notes += ("the network is in training mode; call module.eval() before explaining it",)
     return Model(module, name or type(module).__name__, given_preprocess, given_labels, notes)
 
