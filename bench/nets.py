@@ -1,23 +1,21 @@
 """The networks that the benchmark runs: torchvision's architectures with random weights in evaluation mode."""
 
 import copy
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from shim import define_missing_torchvision_operators
+
 SIDE_PX = 224
 TARGET = 281
 CLASSES = 1000
-SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_kept: list[torch.library.Library] = []
 
 
 @dataclass(eq=False)
@@ -54,23 +52,6 @@ class Network:
     def tidy(self) -> None:
         """Drop the weight gradients that a contender left behind."""
         self.module.zero_grad(set_to_none=True)
-
-
-def define_missing_torchvision_operators() -> None:
-    """Let torchvision be imported where its compiled part does not fit this torch (the CPU build)."""
-    found = find_spec("torchvision")
-    if _kept or found is None or found.origin is None:
-        return
-    for library in Path(found.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(library)
-            return
-        except OSError:
-            continue
-    made = torch.library.Library("torchvision", "DEF")
-    for schema in SCHEMAS:
-        made.define(schema)
-    _kept.append(made)
 
 
 def sharing(module: nn.Module, *, requires_grad: bool) -> nn.Module:

@@ -174,7 +174,7 @@ def grad_cam_full() -> Contender:
         with FullGrad(model=net.module, target_layers=[]) as cam:
             return torch.from_numpy(cam(input_tensor=net.x.clone(), targets=[ClassifierOutputTarget(net.target)]))
 
-    return Contender("grad-cam", run, _as_grad_cam, "it rescales every channel by itself, the paper every layer")
+    return Contender("grad-cam", run, _as_grad_cam, "grad-cam adds 1e-7 below the fraction")
 
 
 def grad_cam_guided() -> Contender:

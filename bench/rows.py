@@ -175,6 +175,7 @@ def _engine() -> list[Row]:
 
     return [
         Row("record alone", "engine", {"F": 1}, Target(), (Contender("pellucid", record),), "F"),
+        Row("grad_cam with layer chosen", "engine", {"FL": 1}, SINGLE, (_attribute(methods="grad_cam", layers=None),)),
         Row("pull alone", "engine", {"B": 1}, Target(), (Contender("pellucid", pull),), "FB"),
     ]
 

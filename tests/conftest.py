@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ import pytest
 import torch
 
 from guard import guarded
+from shim import define_missing_torchvision_operators
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
 BROWSER_FLAGS = (
     "--no-sandbox",  # root, in CI
     "--disable-gpu",
@@ -30,28 +26,10 @@ BROWSER_FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_kept: list[torch.library.Library] = []
 _started = time.monotonic()
 
 
-def _define_missing_torchvision_operators() -> None:
-    """Let torchvision be imported where its compiled part does not fit this torch (the CPU build)."""
-    found = find_spec("torchvision")
-    if found is None or found.origin is None:
-        return
-    for library in Path(found.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(library)
-            return
-        except OSError:
-            continue
-    library = torch.library.Library("torchvision", "DEF")
-    for schema in SCHEMAS:
-        library.define(schema)
-    _kept.append(library)
-
-
-_define_missing_torchvision_operators()
+define_missing_torchvision_operators()
 torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))))
 
 

@@ -250,7 +250,7 @@ def test_settings_reach_the_method(cat):
         ("integrated_grads.steps=4", '"integrated_gradients"'),
         ("integrated_gradients.step=4", '"steps"'),
         ("integrated_gradients.steps=four", "expected"),
-        ("integrated_gradients.steps=0", "at least 1"),
+        ("integrated_gradients.steps=0", "use 1 to"),
         ("integrated_gradients.steps=nan", "expected"),
         ("integrated_gradients.rule=best", "gauss_legendre"),
         ("integrated_gradients.baseline=pink", "black"),

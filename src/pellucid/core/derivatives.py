@@ -162,12 +162,12 @@ def _relu(node: Node, grad: Tensor) -> Grads:
 
 @_derivative("hardtanh")
 def _hardtanh(node: Node, grad: Tensor) -> Grads:
-    return [aten.hardtanh_backward(grad, node.inputs[0].data, argument(node, "min_val"), argument(node, "max_val"))]
+    return [aten.hardtanh_backward(grad, node.output.data, argument(node, "min_val"), argument(node, "max_val"))]
 
 
 @_derivative("relu6")
 def _relu6(node: Node, grad: Tensor) -> Grads:
-    return [aten.hardtanh_backward(grad, node.inputs[0].data, 0.0, 6.0)]
+    return [aten.hardtanh_backward(grad, node.output.data, 0.0, 6.0)]
 
 
 @_derivative("leaky_relu")

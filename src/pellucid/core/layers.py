@@ -13,7 +13,7 @@ def last_spatial(trace: Trace) -> tuple[str, Value]:
     Raises:
         LayerError: no layer keeps spatial axes (a fully connected network).
     """
-    axes = trace.inputs[0].data.dim()
+    axes = len(trace.inputs[0].shape)
     leading = ancestors(trace, trace.output)
     found: dict[Value, str] = {}
     for path, calls in trace.layers.items():
@@ -26,18 +26,23 @@ def last_spatial(trace: Trace) -> tuple[str, Value]:
         raise LayerError(
             "no layer of this network keeps spatial axes, so there is no map; use an input method such as saliency"
         )
-    coarsest = min(v.data[0, 0].numel() for v in found)
+    coarsest = min(positions(v) for v in found)
     dense = is_spatial(trace.output, axes)
-    candidates = [v for v in found if not dense or v.data[0, 0].numel() == coarsest]
+    candidates = [v for v in found if not dense or positions(v) == coarsest]
     value = max(candidates, key=lambda v: v.position)
     return found[value], value
 
 
 def is_spatial(value: Value, axes: int) -> bool:
     """Whether a value is a stack of maps with more than one position, not merely averaged ones."""
-    data, node = value.data, value.node
+    node = value.node
     averaged = node is not None and node.kind in ("average_pool", "dropout")
-    return data.is_floating_point() and data.dim() == axes and axes > 2 and data[0, 0].numel() > 1 and not averaged
+    return value.differentiable and len(value.shape) == axes > 2 and positions(value) > 1 and not averaged
+
+
+def positions(value: Value) -> int:
+    """How many positions each map of a stack has."""
+    return value.shape[2:].numel()
 
 
 def ancestors(trace: Trace, value: Value) -> set[Value]:
