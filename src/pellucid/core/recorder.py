@@ -81,7 +81,6 @@ class Recorder(TorchDispatchMode):
 
     def _recorded(self, item: Any, values: list[Value]) -> Any:
         """Arguments with recorded tensors replaced by their values, which are collected in order."""
-
         if isinstance(item, dict):
             return dict(zip(item, self._recorded(tuple(item.values()), values), strict=True)) if item else item
         found: list[Any] = []

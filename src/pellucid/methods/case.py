@@ -18,7 +18,7 @@ from pellucid.core.target import Target
 from pellucid.core.trace import Trace, Value, bytes_held, filled
 from pellucid.images.transforms import Preprocess
 from pellucid.methods.layout import UNKNOWN, layout
-from pellucid.methods.passes import agree, agreed_before, eligible, module_gradients, tried_gradients
+from pellucid.methods.passes import agree, eligible, module_gradients, tried_gradients
 
 PASS_BYTES = 300 * 2**20
 LARGEST_PASS = 8
@@ -32,6 +32,7 @@ class Walks:
     target: Target
     keep: set[Value] = field(default_factory=set)
     found: dict[str, Walk] = field(default_factory=dict)
+    autograd_agrees: bool | None = None
 
     def under(self, rules: Rules) -> Walk:
         if rules.name not in self.found:
@@ -203,15 +204,14 @@ class Case:
         return self._recorded_gradients(x, rows, rules)
 
     def _autograd_agrees(self, x: Tensor, rows: list[int]) -> bool:
-        """Tried on one image, once for every network and course that its recording takes."""
-        if not eligible(self.trace, self.target):
-            return False
-        tried = agreed_before(self.trace)
-        course = (tuple(x.shape[1:]), x.dtype, len(self.trace.nodes))
-        if course not in tried:
-            theirs = tried_gradients(self.trace, self.target, x, self._others(rows), rows)
-            tried[course] = theirs is not None and agree(self._recorded_gradients(x, rows, EXACT)[0], theirs[0])
-        return tried[course]
+        """Tried on one image, once for every recording and target."""
+        if self.walks.autograd_agrees is None:
+            agrees = False
+            if eligible(self.trace, self.target):
+                theirs = tried_gradients(self.trace, self.target, x, self._others(rows), rows)
+                agrees = theirs is not None and agree(self._recorded_gradients(x, rows, EXACT)[0], theirs[0])
+            self.walks.autograd_agrees = agrees
+        return self.walks.autograd_agrees
 
     def _recorded_gradients(self, x: Tensor, rows: list[int], rules: Rules) -> tuple[Tensor, Tensor]:
         trace = self._record(x, rows)

@@ -7,17 +7,15 @@ network and targets inside it keep the recording.
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.core.preserve import preserved
 from pellucid.core.record import main_output
 from pellucid.core.target import Target, class_scores
 from pellucid.core.trace import Trace
 
-_tried: WeakKeyDictionary[nn.Module, dict[Any, bool]] = WeakKeyDictionary()
 SAME = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
@@ -59,11 +57,6 @@ def tried_gradients(
     except RuntimeError:
         return None
     return found if all(torch.equal(copies[name], buffer) for name, buffer in buffers.items()) else None
-
-
-def agreed_before(trace: Trace) -> dict[Any, bool]:
-    """What was found for this network, by the course its recording took; forgotten with the network."""
-    return _tried.setdefault(trace.module, {})
 
 
 def eligible(trace: Trace, target: Target) -> bool:
