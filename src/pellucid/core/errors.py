@@ -60,3 +60,13 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """
     found = get_close_matches(word, list(known), count, cutoff=0.4)
     return "; did you mean " + " or ".join(f'"{name}"' for name in found) + "?" if found else ""
+
+
+def check_known(what: str, word: object, words: Iterable[str]) -> None:
+    """
+    Raises:
+        SettingError: the word is not one of these; the nearest are offered, or all of them.
+    """
+    known = list(words)
+    if word not in known:
+        raise SettingError(f'no {what} "{word}"{nearest(str(word), known) or "; there are " + ", ".join(known)}')

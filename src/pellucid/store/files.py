@@ -93,7 +93,8 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
 
     Args:
         path: the folder to fill; made if missing.
-        overwrite: False refuses a folder that holds anything; True replaces files of the same name and keeps others.
+        overwrite: False refuses a folder that holds anything; True replaces files and folders of the same name and
+            keeps others.
 
     Raises:
         FileError: the path is a file, holds something already, or can't be written.
@@ -138,8 +139,11 @@ def _settle_folder(temporary: Path, place: Path) -> None:
     if not place.exists():
         os.replace(temporary, place)
         return
-    for file in sorted(temporary.iterdir()):
-        os.replace(file, place / file.name)
+    for number, file in enumerate(sorted(temporary.iterdir())):
+        there = place / file.name
+        if there.is_dir() and not there.is_symlink():  # a folder can't be replaced in one step: it goes away first
+            os.replace(there, temporary / f".old{number}")
+        os.replace(file, there)
 
 
 def _writable(path: Path, overwrite: bool) -> Path:
