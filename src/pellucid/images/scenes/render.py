@@ -1,5 +1,6 @@
 """Paint a scene, and say of every pixel what it shows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, cos, floor, sin
@@ -78,10 +79,7 @@ class Rendered:
         Raises:
             SettingError: no such kind.
         """
-        if kind not in CONCEPTS:
-            raise SettingError(
-                f'no kind of concept "{kind}"{nearest(kind, CONCEPTS) or "; use " + ", ".join(CONCEPTS)}'
-            )
+        check_known("kind of concept", kind, CONCEPTS)
         words = CONCEPTS[kind]
         of_layer = [words.index(self._word(kind, layer)) for layer in self.layers]
         return np.array(of_layer, dtype=np.int16)[self.top]
@@ -116,8 +114,8 @@ class Rendered:
         """The pixels in which sky or ground are seen."""
         return self._seen(lambda layer: layer.object == NOTHING)
 
-    def _seen(self, wanted: object) -> Bool[np.ndarray, "h w"]:
-        return np.array([bool(wanted(layer)) for layer in self.layers])[self.top]  # type: ignore[operator]
+    def _seen(self, wanted: Callable[[Layer], bool]) -> Bool[np.ndarray, "h w"]:
+        return np.array([wanted(layer) for layer in self.layers])[self.top]
 
     def __repr__(self) -> str:
         return f"Rendered({self.scene!r}, {int(self.decisive.sum())} decisive pixels)"

@@ -1,4 +1,4 @@
-"""The network that ships inside the package: a small residual network for 32-pixel photographs."""
+"""The network for photographs: a small residual network for 32 pixels."""
 
 from torch import Tensor, nn
 
