@@ -12,7 +12,7 @@ from networks.awkward import AWKWARD, BATCH_DEPENDENT, example, twin
 from networks.common import seeded
 from oracles import cams
 from pellucid.core.record import record
-from pellucid.methods.layout import layout
+from pellucid.core.layout import layout
 from test_gradient_methods import SINGLE, class_per_image
 
 ARCHITECTURES = (

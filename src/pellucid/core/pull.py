@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +35,13 @@ class Rules:
 
 
 EXACT = Rules("gradient")
+
+
+@runtime_checkable
+class RuleSource(Protocol):
+    """What makes a rule table for one recording: rules that look at more than one operation at a time."""
+
+    def on(self, trace: Trace) -> Rules: ...
 
 
 class Walk:
@@ -102,6 +110,11 @@ class Walk:
     def input(self, which: int = 0) -> Tensor:
         """What arrived at an input of the network."""
         return self.at(self.trace.inputs[which])
+
+    @property
+    def waiting(self) -> Mapping[Value, Tensor]:
+        """What has arrived at values that the walk has not gone through yet."""
+        return self._arriving
 
     def _go(self, stop: int) -> None:
         """Process the operations from the present position down to `stop`."""

@@ -22,6 +22,12 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
     Raises:
         TraceError: wrong number or shape of inputs, or an operation's shapes hang on the old input's values.
     """
+    current = replayed(trace, *inputs, edits=edits)
+    return current[trace.output] if trace.output in current else trace.scores  # noqa: SIM401
+
+
+def replayed(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None) -> dict[Value, Tensor]:
+    """Every value that new inputs or edits change, with what it becomes; see `replay`."""
     if inputs and len(inputs) != len(trace.inputs):
         raise TraceError(f"{len(inputs)} inputs came, the recording has {len(trace.inputs)}")
     current = {value: _laid_out(tensor, value) for value, tensor in (edits or {}).items()}
@@ -39,7 +45,7 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
                 for value, tensor in zip(node.outputs, results, strict=True):
                     if value is not None and value not in current:
                         current[value] = tensor
-    return current[trace.output] if trace.output in current else trace.scores  # noqa: SIM401
+    return current
 
 
 def _laid_out(tensor: Tensor, like: Value) -> Tensor:

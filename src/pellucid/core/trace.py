@@ -13,7 +13,7 @@ from pellucid.core.errors import LayerError, TraceError, nearest
 from pellucid.core.operations import base_name, kind_of
 
 if TYPE_CHECKING:
-    from pellucid.core.pull import Rules, Walk
+    from pellucid.core.pull import Rules, RuleSource, Walk
     from pellucid.core.target import Target
 
 
@@ -277,23 +277,25 @@ class Trace:
     def pull(
         self,
         start: "Target | Mapping[Value, Tensor] | Tensor",
-        rules: "Rules | None" = None,
+        rules: "Rules | RuleSource | None" = None,
         keep: Iterable[Value | str] = (),
         *,
         free: bool = False,
     ) -> "Walk":
         """Walk backwards from a target, from a tensor at the main output, or from tensors at any values.
 
-        See `pellucid.core.pull.Walk`; `keep` names layers or values whose arriving tensors stay available.
+        See `pellucid.core.pull.Walk`; `keep` names layers or values whose arriving tensors stay available. A source
+        of rules (a composite of relevance rules) is put to work on this recording.
         """
-        from pellucid.core.pull import EXACT, Walk
+        from pellucid.core.pull import EXACT, RuleSource, Walk
 
         if isinstance(start, Tensor):
             seeds: Mapping[Value, Tensor] = {self.output: start}
         else:
             seeds = start if isinstance(start, Mapping) else start.seeds(self)
         values = [self.at(k) if isinstance(k, str) else k for k in keep]
-        return Walk(self, seeds, rules or EXACT, values, free=free)
+        table = rules.on(self) if isinstance(rules, RuleSource) else rules or EXACT
+        return Walk(self, seeds, table, values, free=free)
 
     def replay(self, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None) -> Tensor:
         """The main output of the recording run forwards again; see `pellucid.core.replay.replay`."""

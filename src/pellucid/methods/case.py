@@ -10,6 +10,7 @@ from torch import Tensor
 from pellucid.core import baselines
 from pellucid.core.errors import MethodError, SettingError
 from pellucid.core.layers import last_spatial
+from pellucid.core.layout import UNKNOWN, layout
 from pellucid.core.progress import Progress
 from pellucid.core.pull import EXACT, Rules, Walk
 from pellucid.core.receipt import Check
@@ -17,7 +18,6 @@ from pellucid.core.record import record
 from pellucid.core.target import Target
 from pellucid.core.trace import Trace, Value, bytes_held, filled
 from pellucid.images.transforms import Preprocess
-from pellucid.methods.layout import UNKNOWN, layout
 from pellucid.methods.passes import agree, eligible, module_gradients, tried_gradients
 
 PASS_BYTES = 300 * 2**20
@@ -91,20 +91,21 @@ class Case:
 
     def activation(self) -> Tensor:
         """`A`, the chosen layer's output, `(b, k, ...)`."""
-        return self._maps(self.site.data)
+        return self.maps(self.site.data)
 
     def gradient(self, *, negated: bool = False) -> Tensor:
         """`G = ∂ score / ∂ A` (or `−G`), `(b, k, ...)`; the walk goes back only as far as the layer."""
-        found = self._maps(self.walk().at(self.site))
+        found = self.maps(self.walk().at(self.site))
         return -found if negated else found
 
-    def _maps(self, tensor: Tensor) -> Tensor:
+    def maps(self, tensor: Tensor, place: Value | None = None) -> Tensor:
+        """A tensor of the shape of the chosen layer (or of another value) with its channels on axis 1."""
         if tensor.dim() != self.x.dim() or tensor.dim() < 3:
             raise MethodError(
                 f'layer "{self.layer}" gives {tuple(tensor.shape)}, which has no maps; choose a layer with maps '
                 "(`pellucid layers` lists them)"
             )
-        channel = layout(self.trace).get(self.site, UNKNOWN).channel
+        channel = layout(self.trace).get(self.site if place is None else place, UNKNOWN).channel
         return tensor if channel is None else tensor.movedim(channel, 1)
 
     def score(self) -> Tensor:

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.core.derivatives import Grads, argument, exact
+from pellucid.core.layout import UNKNOWN, layout
 from pellucid.core.pull import Rules, Walk
 from pellucid.core.receipt import Check
 from pellucid.core.trace import Node, Trace, Value
 from pellucid.methods.case import Case
 from pellucid.methods.gradients import SMOOTH
-from pellucid.methods.layout import UNKNOWN, layout
 from pellucid.methods.registry import Verdict, method
 
 CLOSED = 1e-3

@@ -179,7 +179,7 @@ def _completeness(case: Case, heat: Tensor, expected: Tensor, remedy: str) -> No
         case.checks[image].append(Check("completeness residual", residual, COMPLETE, verdict, text))
 
 
-def _baselines(case: Case, baseline: Any) -> list[tuple[str, Tensor]]:
+def chosen_baselines(case: Case, baseline: Any) -> list[tuple[str, Tensor]]:
     """The baselines asked for: a name, several names joined by `+`, a tensor, or a list of them."""
     asked = (
         baseline.split("+")
@@ -229,7 +229,7 @@ def integrated_gradients(
     """
     points, weights = path_points(steps, rule)
     x, total, expected = case.x, torch.zeros_like(case.x), torch.zeros(len(case.x), dtype=torch.float64)
-    chosen = _baselines(case, baseline)
+    chosen = chosen_baselines(case, baseline)
     for _, start in chosen:
         mean = torch.zeros_like(x)
         shares: list[float] = []
@@ -256,7 +256,7 @@ def integrated_gradients(
 
 def _expected(case: Case, baseline: Any, samples: int, noise_fraction: float) -> Tensor:
     """`E[(x + ε − x') ⊙ ∂ S_c(x' + α (x + ε − x')) / ∂ x]` over baselines, α ~ U(0, 1) and noise."""
-    starts = _baselines(case, baseline)
+    starts = chosen_baselines(case, baseline)
     if samples < len(starts):
         raise SettingError(f"samples={samples} for {len(starts)} baselines; use at least one for each")
     if noise_fraction < 0:

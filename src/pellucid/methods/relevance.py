@@ -1,0 +1,379 @@
+"""Relevance: the score shared out among the inputs, operation by operation (A9–A12)."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pellucid.core.errors import MethodError, SettingError
+from pellucid.core.pull import Walk
+from pellucid.core.receipt import Check
+from pellucid.core.target import class_scores
+from pellucid.core.trace import Trace, Value
+from pellucid.methods.case import Case
+from pellucid.methods.registry import Verdict, method
+from pellucid.rules.composites import (
+    BOUNDED,
+    PRESETS,
+    Choice,
+    Composite,
+    RelevanceRules,
+    excitation,
+    read_composite,
+)
+from pellucid.rules.composites import (
+    deep_taylor as deep_taylor_composite,
+)
+from pellucid.rules.linear_rules import LinearRule, z_plus
+from pellucid.rules.structure import structure
+
+CLOSED, BLOWN_UP = 1e-3, 100.0
+SHARE = "share of the score"
+CompositeName = Annotated[Any, "a preset, a .json or .yaml file, or a Composite in Python"]
+Start = Annotated[
+    Literal["score", "one"], "what is shared out: the score itself, or one (the derivative of the target by the scores)"
+]
+Unknown = Annotated[
+    Literal["refuse", "generic"],
+    "at an operation without a faithful rule: refuse, or x·∂/∂x of it, told in the receipt",
+]
+
+
+def composite_of(case: Case, name: Any, unknown: str = "refuse") -> Composite:
+    """A composite from its name, a file, or itself.
+
+    Raises:
+        SettingError: no such preset, or bounds are needed and the preprocessing is not known.
+    """
+    if isinstance(name, Composite):
+        found = name
+    elif name in PRESETS:
+        found = PRESETS[name]()
+    elif name in BOUNDED:
+        found = BOUNDED[name](*_needed(bounds(case), name))
+    elif name == "deep_taylor":
+        found = deep_taylor_composite(*(bounds(case) or (None, None)))
+    elif name == "excitation":
+        found = excitation()
+    elif isinstance(name, (str, Path)) and Path(name).suffix.lower() in (".json", ".yaml", ".yml"):
+        found = read_composite(name)
+    else:
+        known = ", ".join([*PRESETS, *BOUNDED, "deep_taylor", "excitation"])
+        raise SettingError(f'no composite "{name}"; there are {known}, or give a .json or .yaml file')
+    return found if unknown == found.unknown else Composite(found.name, found.choices, unknown)
+
+
+def bounds(case: Case) -> tuple[Tensor, Tensor] | None:
+    """The smallest and largest input that black and white pixels give, `(1, c, 1, …)`; None where that isn't known."""
+    if case.preprocess is None:
+        return None
+    shape = (1, case.x.shape[1], *case.x.shape[2:])
+    low, high = (case.preprocess.normalise(torch.full(shape, v)).to(case.x) for v in (0.0, 1.0))
+    return torch.minimum(low, high), torch.maximum(low, high)
+
+
+def _needed(found: tuple[Tensor, Tensor] | None, name: str) -> tuple[Tensor, Tensor]:
+    if found is None:
+        raise SettingError(
+            f'composite "{name}" needs to know the range of pixels in the network\'s units; give preprocess=, or use '
+            '"epsilon_gamma"'
+        )
+    return found
+
+
+def share_out(case: Case, composite: Composite, start: str = "score", *, stop: Value | None = None) -> Tensor:
+    """Relevance at the input, or at a layer, with its account in the receipt."""
+    seeds = dict(case.target.seeds(case.trace))
+    if start == "score":
+        seeds = {value: seed * value.data for value, seed in seeds.items()}
+    return account(case, composite, seeds, stop)
+
+
+def account(case: Case, composite: Composite, seeds: dict[Value, Tensor], stop: Value | None = None) -> Tensor:
+    """One walk under a composite, its checks written to the receipt."""
+    rules = composite.on(case.trace)
+    walk = Walk(case.trace, seeds, rules, case.walks.keep)
+    end = case.trace.inputs[0] if stop is None else stop
+    found = walk.at(end)
+    case.walks.found[f"{composite.name} of {id(walk)}"] = walk
+    case.used.add(f"{composite.name} of {id(walk)}")
+    _check(case, walk, rules, seeds, end, found)
+    return found
+
+
+def _check(
+    case: Case, walk: Walk, rules: RelevanceRules, seeds: dict[Value, Tensor], end: Value, found: Tensor
+) -> None:
+    ledger = rules.ledger
+    started = sum((ledger.amount(seed, value) for value, seed in seeds.items()), ledger.nothing)
+    size = sum((ledger.amount(seed.abs(), value) for value, seed in seeds.items()), ledger.nothing)
+    arrived = ledger.amount(found, end)
+    elsewhere = _elsewhere(case, walk, ledger.amount, end)
+    kept = ledger.totals()
+    error = started - arrived - elsewhere - sum(kept.values(), ledger.nothing)
+    peak = ledger.peak()
+    for image in range(case.trace.batch):
+        row = image if ledger.separable else 0
+        whole = float(size[row]) or 1.0
+        share = {reason: float(amount[row]) / whole for reason, amount in kept.items()}
+        case.checks[image] += [
+            _closing(float(error[row]) / whole, share, ledger.separable),
+            _peak(float(peak[row]) / whole),
+        ]
+    generic = sorted(
+        {f"{n.name} in {n.path or 'the network'}" for n, e in ledger.entries.items() if e.rule == "generic"}
+    )
+    if generic:
+        case.approximate.append(f"no faithful rule is known for {', '.join(generic)}; x·∂/∂x was taken")
+    if any(e.rule == "product" for e in ledger.entries.values()):
+        case.approximate.append("attention: products share equally and softmax is linearised (AttnLRP)")
+
+
+def _elsewhere(case: Case, walk: Walk, amount: Any, end: Value) -> Tensor | float:
+    """What arrived at further inputs, and, at a layer, what went past it."""
+    if end in case.trace.inputs:
+        others = [v for v in case.trace.inputs if v is not end and v.differentiable]
+        return sum((amount(walk.at(v), v) for v in others), 0.0)
+    waiting = [(v, t) for v, t in walk.waiting.items() if v is not end]
+    return sum((amount(t, v) for v, t in waiting), 0.0)
+
+
+def _closing(error: float, share: dict[str, float], separable: bool) -> Check:
+    words = ", ".join(f"{reason} {part:.1%}" for reason, part in share.items() if abs(part) >= 0.0005) or "nothing"
+    verdict = "pass" if abs(error) <= CLOSED else "fail"
+    whole = "" if separable else " (over all pictures together)"
+    return Check("conservation error", error, CLOSED, verdict, f"of the relevance, stayed on the way{whole}: {words}")
+
+
+def _peak(ratio: float) -> Check:
+    if ratio > BLOWN_UP:
+        text = (
+            f"relevance grew to {ratio:.3g} times what was shared out and cancels again: its details are rounding; "
+            'use composite "epsilon_plus", whose parts can\'t cancel'
+        )
+        return Check("largest relevance on the way", ratio, BLOWN_UP, "fail", text)
+    return Check("largest relevance on the way", ratio, BLOWN_UP, "pass", "as a multiple of what was shared out")
+
+
+def composite_doctor(name: str) -> Any:
+    """What a composite can do on a network: which operations have no faithful rule."""
+
+    def doctor(trace: Trace) -> Verdict:
+        composite = {"deep_taylor": deep_taylor_composite, "excitation": excitation, **PRESETS}[name]()
+        return verdict_of(composite, trace)
+
+    return doctor
+
+
+def verdict_of(composite: Composite, trace: Trace) -> Verdict:
+    """Exact where every operation that relevance can reach has a rule; attention is approximate; else impossible."""
+    seeds = {class_scores(trace): torch.ones_like(class_scores(trace).data)}
+    walk = Walk(trace, seeds, composite.on(trace))
+    try:
+        walk.input()
+    except MethodError as error:
+        return Verdict("impossible", str(error))
+    rules = sorted({name for name, _ in walk.met})
+    if {"product", "softmax"} & set(rules):
+        return Verdict("approximate", "attention: products share equally and softmax is linearised")
+    return Verdict("exact", "rules: " + ", ".join(rules))
+
+
+@method(
+    "lrp",
+    title="LRP",
+    site="input",
+    units=SHARE,
+    source="Bach et al. 2015, doi:10.1371/journal.pone.0130140; Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10",
+    misleads="when rules are mixed at will: the composite decides what the map emphasises as much as the network does",
+    doctor=composite_doctor("epsilon_plus"),
+)
+def lrp(
+    case: Case,
+    *,
+    composite: CompositeName = "epsilon_plus",
+    start: Start = "score",
+    unknown: Unknown = "refuse",
+) -> Float[Tensor, "b c *space"]:
+    """`R_i = Σ_j z_ij / Σ_k z_kj · R_j` from the scores down to the pixels, each operation by its rule.
+
+    What biases and stabilisers keep is counted; the receipt shows that nothing else is lost.
+    """
+    return share_out(case, composite_of(case, composite, unknown), start)
+
+
+@method(
+    "lrp_layer",
+    title="LRP at a layer",
+    site="layer",
+    units=SHARE,
+    source="Bach et al. 2015, doi:10.1371/journal.pone.0130140",
+    misleads="where a cell covers many pixels: it says how much of the score passes through it, not which pixel made it",
+    doctor=composite_doctor("epsilon_plus"),
+)
+def lrp_layer(
+    case: Case,
+    *,
+    composite: CompositeName = "epsilon_plus",
+    start: Start = "score",
+    unknown: Unknown = "refuse",
+) -> Float[Tensor, "b *space"]:
+    """Relevance at a layer, summed over its channels: `R(p) = Σ_k R_k(p)`."""
+    found = share_out(case, composite_of(case, composite, unknown), start, stop=case.site)
+    return case.maps(found).sum(1)
+
+
+@method(
+    "deep_taylor",
+    title="Deep Taylor decomposition",
+    site="input",
+    signed=False,
+    reduce="sum",
+    units=SHARE,
+    source="Montavon et al. 2017, arXiv:1512.02479, eqs. 12, 14, 16",
+    misleads="when evidence against matters: it shares out the score's positive part only, and hides what speaks against it",
+    doctor=composite_doctor("deep_taylor"),
+)
+def deep_taylor(case: Case) -> Float[Tensor, "b c *space"]:
+    """z⁺ in every layer, the box rule at the pixels, from `max(0, f_c)`; never negative on ReLU networks.
+
+    Where the range of the pixels is not known, the w² rule stands at the first layer.
+    """
+    if bounds(case) is None:
+        case.notes.append("the range of the pixels is not known: the w² rule was taken at the first layer")
+    seeds = {v: (s * v.data).clamp(min=0) for v, s in case.target.seeds(case.trace).items()}
+    return account(case, composite_of(case, "deep_taylor"), seeds)
+
+
+@method(
+    "excitation_backprop",
+    title="Excitation backprop",
+    site="input",
+    signed=False,
+    reduce="sum",
+    units="probability (sums to one)",
+    source="Zhang et al. 2016, arXiv:1608.00507, eqs. 3, 8",
+    misleads="when it is read as class evidence: it follows what is active, and classes share much of that; see the contrastive one",
+    doctor=composite_doctor("excitation"),
+)
+def excitation_backprop(case: Case) -> Float[Tensor, "b c *space"]:
+    """`P(i) = Σ_j x_i w_ij⁺ / Σ_k x_k w_kj⁺ · P(j)` from probability one at the class.
+
+    Inputs below zero count with negative weights, so that normalised pixels keep the sum.
+    """
+    return share_out(case, excitation(), "one")
+
+
+@method(
+    "contrastive_excitation_backprop",
+    title="Contrastive excitation backprop",
+    site="layer",
+    units="difference of probabilities (sums to zero)",
+    source="Zhang et al. 2016, arXiv:1608.00507, section 3.3",
+    misleads="where a cell covers many pixels; what speaks for several classes cancels",
+    doctor=composite_doctor("excitation"),
+)
+def contrastive_excitation_backprop(case: Case) -> Float[Tensor, "b *space"]:
+    """`P(class) − P(not class)` at a layer; the dual walk starts with the last layer's weights negated."""
+    place = _before_last(case)
+    P = share_out(case, excitation(), "one", stop=place)
+    return case.maps(P - share_out(case, negated_last(excitation()), "one", stop=place), place).sum(1)
+
+
+def _before_last(case: Case) -> Value:
+    """The chosen layer, or what the last linear layers read where that layer lies behind them."""
+    last = min(structure(case.trace).last, key=lambda node: node.position, default=None)
+    if last is None or case.site.position < last.position:
+        return case.site
+    place = last.inputs[0]
+    case.notes.append(
+        f'"{case.layer}" lies behind the last layer, which is what is contrasted; what that reads was taken'
+    )
+    return place
+
+
+def negated_last(composite: Composite) -> Composite:
+    """The composite for the network whose last weights and biases are negated: the opposite of the class."""
+    choices = tuple(
+        Choice(c.rule.negated(), c.kind, c.layer, "last") for c in composite.choices if isinstance(c.rule, LinearRule)
+    )
+    return composite.with_choices(*choices, name=f"{composite.name}, last layer negated")
+
+
+def _class_of(case: Case, name: str) -> tuple[int, ...]:
+    if not case.target.classes or case.target.layer is not None or class_scores(case.trace).data.dim() != 2:
+        raise MethodError(f"{name} sets one class against the others; use a class as target, on a network with several")
+    if class_scores(case.trace).shape[1] < 2:
+        raise MethodError(f"{name} sets one class against the others, and this network has a single output")
+    classes = case.target.classes[0]
+    return classes * case.trace.batch if len(classes) == 1 else classes
+
+
+def _two_starts(case: Case, name: str) -> tuple[Value, Tensor, Tensor]:
+    """The scores, a one at the class, and the softmax shares of the others among themselves."""
+    value = class_scores(case.trace)
+    index = torch.tensor(_class_of(case, name), device=value.data.device)[:, None]
+    own = torch.zeros_like(value.data).scatter_(1, index, 1.0)
+    shares = torch.softmax(value.data.masked_fill(own.bool(), float("-inf")), 1)
+    return value, own, shares
+
+
+def _matched(case: Case, own: tuple[Composite, Tensor], dual: tuple[Composite, Tensor], value: Value) -> Tensor:
+    """`R − R_dual · Σ R / Σ R_dual`: two walks whose sums are made equal, so that the difference sums to zero."""
+    R, against = (account(case, composite, {value: seed}) for composite, seed in (own, dual))
+    totals = [t.flatten(1).sum(1).view(-1, *[1] * (t.dim() - 1)) for t in (R, against)]
+    ratio = torch.where(totals[1] == 0, torch.zeros_like(totals[1]), totals[0] / totals[1])
+    return R - against * ratio
+
+
+@method(
+    "sglrp",
+    title="Softmax-gradient LRP",
+    site="input",
+    units="relevance against the other classes (sums to zero)",
+    source="Iwana, Kuroki & Uchida 2019, arXiv:1908.04351, eqs. 7, 8",
+    misleads="when it is read as all the evidence: what speaks for several classes at once cancels",
+    doctor=composite_doctor("epsilon_plus"),
+)
+def sglrp(case: Case, *, composite: CompositeName = "deep_taylor") -> Float[Tensor, "b c *space"]:
+    """Start with `∂ p_t / ∂ z`: `p_t (1 − p_t)` at the class, `−p_t p_n` at the others; here divided by `p_t (1 − p_t)`,
+    so that a sure network keeps its map. The two signs walk apart and are matched, so that biases can't tip the sum.
+    """
+    value, own, shares = _two_starts(case, "sglrp")
+    chosen = composite_of(case, composite)
+    return _matched(case, (chosen, own), (chosen, shares), value)
+
+
+@method(
+    "clrp",
+    title="Contrastive LRP",
+    site="input",
+    signed=False,
+    reduce="sum",
+    units=SHARE,
+    source="Gu, Yang & Tresp 2018, arXiv:1812.02100, section 4",
+    misleads="when evidence against matters: only what is left for the class is kept",
+    doctor=composite_doctor("epsilon_plus"),
+)
+def clrp(
+    case: Case,
+    *,
+    composite: CompositeName = "deep_taylor",
+    dual: Annotated[
+        Literal["others", "opposite"], "CLRP1, all other classes alike; CLRP2, the class with its last weights negated"
+    ] = "others",
+) -> Float[Tensor, "b c *space"]:
+    """`max(0, R − R_dual Σ R / Σ R_dual)`; R starts with one at the class, whatever the sign of its score.
+
+    The opposite needs a rule that tells a weight from its negative: z⁺ stands in the last layer, as in the paper.
+    """
+    value, own, _ = _two_starts(case, "clrp")
+    chosen = composite_of(case, composite)
+    if dual == "others":
+        against = chosen, (1 - own) / (own.shape[1] - 1)
+    else:
+        chosen = chosen.with_choices(Choice(z_plus(bias="ignore"), position="last"))
+        against = negated_last(chosen), own
+    return _matched(case, (chosen, own), against, value).clamp(min=0)

@@ -1,0 +1,312 @@
+"""Which rule speaks for which operation: composites, as ready-made tables and as the user's own."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pellucid.core.derivatives import Grads
+from pellucid.core.errors import FileError, MethodError, MissingExtraError, SettingError, check_known
+from pellucid.core.pull import Rule, Rules
+from pellucid.core.trace import Node, Trace
+from pellucid.rules import linear_rules as linear
+from pellucid.rules.ledger import Entry, Ledger, Sent
+from pellucid.rules.relevance import (
+    Epsilon,
+    Gate,
+    Generic,
+    Pass,
+    Product,
+    Ratio,
+    Route,
+    Softmax,
+    Winner,
+    arrived_at,
+    sent_from,
+)
+from pellucid.rules.structure import is_linear, structure
+
+RelevanceRule = Callable[[Node, Grads, Ledger], Sent]
+POSITIONS = ("any", "first", "last")
+# Operations outside the vocabulary's kinds that only move, copy or pick numbers, or work on each number by itself.
+ROUTES = frozenset("write neg where masked_fill lift_fresh positive".split())
+SUMMING = frozenset("sum".split())
+KINDS_OF_RULES = (
+    "convolution", "linear", "batch_norm", "sum", "average_pool", "max_pool", "upsample", "scale", "product", "softmax",
+    "norm", "rectifier", "squash", "clamp", "dropout", "view", "concatenate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One line of a composite: the rule for the operations that it names.
+
+    Attributes:
+        kind: a kind of operation; None for any.
+        layer: pattern of the module path (`*` and `?`); None for any.
+        position: "first" or "last" of the linear operations in the data flow, or "any".
+    """
+
+    rule: RelevanceRule
+    kind: str | None = None
+    layer: str | None = None
+    position: str = "any"
+
+    def speaks_for(self, node: Node, trace: Trace) -> bool:
+        if self.kind is not None and self.kind != kind_of_rule(node):
+            return False
+        if self.layer is not None and not fnmatchcase(node.path, self.layer):
+            return False
+        if self.position == "any":
+            return True
+        facts = structure(trace)
+        return node in (facts.first if self.position == "first" else facts.last)
+
+
+def kind_of_rule(node: Node) -> str:
+    """The kind by which relevance rules are chosen: sums over axes count as average pools."""
+    if node.base in SUMMING:
+        return "average_pool"
+    if node.base in ROUTES:
+        return "view"
+    return node.kind
+
+
+BASE: tuple[Choice, ...] = (
+    Choice(linear.epsilon(), "convolution"),
+    Choice(linear.epsilon(), "linear"),
+    Choice(Pass(), "batch_norm"),
+    Choice(Ratio(), "sum"),
+    Choice(Ratio(), "average_pool"),
+    Choice(Ratio(), "upsample"),
+    Choice(Winner(), "max_pool"),
+    Choice(Gate(), "scale"),
+    Choice(Product(), "product"),
+    Choice(Softmax(), "softmax"),
+    *(Choice(Pass(), kind) for kind in ("norm", "rectifier", "squash", "clamp", "dropout")),
+    *(Choice(Route(), kind) for kind in ("view", "concatenate")),
+)
+
+
+@dataclass(frozen=True)
+class Composite:
+    """An ordered table of choices; the first that speaks for an operation gives its rule.
+
+    Attributes:
+        unknown: "refuse" raises at an operation without a faithful rule; "generic" takes `x ∂/∂x` of it and says so.
+    """
+
+    name: str
+    choices: tuple[Choice, ...]
+    unknown: str = "refuse"
+
+    def with_choices(self, *choices: Choice, name: str | None = None) -> "Composite":
+        """The same composite with choices that come before its own."""
+        return replace(self, choices=(*choices, *self.choices), name=name or self.name)
+
+    def on(self, trace: Trace) -> "RelevanceRules":
+        """The rule table for one walk over one recording, with its ledger."""
+        return RelevanceRules(self.name, composite=self, trace=trace, ledger=Ledger(trace))
+
+    def rule(self, node: Node, trace: Trace) -> RelevanceRule | None:
+        """The rule of an operation; None where no faithful one is known."""
+        if node.kind == "batch_norm" and node in structure(trace).merged:
+            return MERGED
+        found = next((c.rule for c in self.choices if c.speaks_for(node, trace)), None)
+        return None if found is None or not _fits(found, node) else found
+
+
+MERGED = Pass("merged into the layer before")
+
+
+def _fits(rule: RelevanceRule, node: Node) -> bool:
+    """Whether a rule's formula holds for an operation."""
+    if isinstance(rule, linear.LinearRule):
+        return is_linear(node) or node.kind == "batch_norm"
+    if isinstance(rule, (Pass, Winner)):
+        return len(node.inputs) == 1 or node.gate is not None
+    if isinstance(rule, Gate):
+        return node.base != "div" or node.args[0] is node.inputs[0]
+    if isinstance(rule, (Ratio, Epsilon)):
+        return node.kind != "sum" or node.base in ("add", "sub", "rsub")
+    return True
+
+
+@dataclass(frozen=True)
+class RelevanceRules(Rules):
+    """A composite at work on one recording, with the ledger of its walk."""
+
+    composite: Composite = field(kw_only=True)
+    trace: Trace = field(kw_only=True)
+    ledger: Ledger = field(kw_only=True)
+
+    def pick(self, node: Node) -> Rule:
+        rule = self.composite.rule(node, self.trace)
+        if rule is None and self.composite.unknown == "generic":
+            rule = Generic()
+        if rule is None:
+            raise MethodError(
+                f"{self.name} has no faithful rule for {node.name} in {node.path or 'the network'}; choose another method, "
+                'or unknown="generic" for an approximation that is told in the receipt'
+            )
+        return self._accounted(rule)
+
+    def _accounted(self, rule: RelevanceRule) -> Rule:
+        """The rule, which also writes its account."""
+        name = getattr(rule, "name", type(rule).__name__)
+
+        def accounted(node: Node, grads: Grads) -> Grads:
+            sent, kept = rule(node, grads, self.ledger)
+            arrived, went = arrived_at(node, grads, self.ledger), sent_from(node, sent, self.ledger)
+            self.ledger.entries[node] = Entry(name, arrived, went, kept)
+            return sent
+
+        accounted.__name__ = name
+        return accounted
+
+
+def epsilon_only(epsilon: float = linear.EPSILON) -> Composite:
+    """The ε rule everywhere; with ε = 0 LRP-0."""
+    rule = linear.epsilon(epsilon) if epsilon else linear.zero()
+    return Composite(f"epsilon({epsilon:g})", (Choice(rule, "convolution"), Choice(rule, "linear"), *BASE))
+
+
+def epsilon_plus(epsilon: float = linear.EPSILON) -> Composite:
+    """z⁺ in convolutions, ε in linear layers."""
+    return _by_kind("epsilon_plus", linear.z_plus(epsilon), linear.epsilon(epsilon))
+
+
+def epsilon_alpha2_beta1(epsilon: float = linear.EPSILON) -> Composite:
+    """α2β1 in convolutions, ε in linear layers."""
+    return _by_kind("epsilon_alpha2_beta1", linear.alpha_beta(2, 1, epsilon), linear.epsilon(epsilon))
+
+
+def epsilon_gamma(gamma: float = 0.25, epsilon: float = linear.EPSILON) -> Composite:
+    """γ (for inputs of either sign) in convolutions, ε in linear layers."""
+    return _by_kind("epsilon_gamma", linear.signed_gamma(gamma, epsilon), linear.epsilon(epsilon))
+
+
+def epsilon_gamma_box(low: Tensor, high: Tensor, gamma: float = 0.25, epsilon: float = linear.EPSILON) -> Composite:
+    """The box rule at the first layer, γ in the other convolutions, ε in linear layers."""
+    box = Choice(linear.box(low, high, epsilon), position="first")
+    return epsilon_gamma(gamma, epsilon).with_choices(box, name="epsilon_gamma_box")
+
+
+def epsilon_plus_flat(epsilon: float = linear.EPSILON) -> Composite:
+    """ε and z⁺ with the flat rule at the first layer."""
+    return epsilon_plus(epsilon).with_choices(Choice(linear.flat(), position="first"), name="epsilon_plus_flat")
+
+
+def epsilon_alpha2_beta1_flat(epsilon: float = linear.EPSILON) -> Composite:
+    """ε and α2β1 with the flat rule at the first layer."""
+    first = Choice(linear.flat(), position="first")
+    return epsilon_alpha2_beta1(epsilon).with_choices(first, name="epsilon_alpha2_beta1_flat")
+
+
+def deep_taylor(low: Tensor | None = None, high: Tensor | None = None) -> Composite:
+    """z⁺ everywhere, without biases; at the first layer the box rule, or w² where no bounds are known."""
+    first = linear.w_square() if low is None or high is None else linear.box(low, high, linear.EPSILON)
+    return _by_kind("deep_taylor", linear.z_plus(bias="ignore"), linear.z_plus(bias="ignore")).with_choices(
+        Choice(first, position="first")
+    )
+
+
+def excitation() -> Composite:
+    """Excitation backprop: z⁺ without biases everywhere, on positive activations."""
+    return _by_kind("excitation", linear.z_plus(bias="ignore"), linear.z_plus(bias="ignore"))
+
+
+def _by_kind(name: str, convolution: linear.LinearRule, dense: linear.LinearRule) -> Composite:
+    return Composite(name, (Choice(convolution, "convolution"), Choice(dense, "linear"), *BASE))
+
+
+PRESETS: dict[str, Callable[[], Composite]] = {
+    "epsilon": epsilon_only,
+    "zero": lambda: replace(epsilon_only(0.0), name="zero"),
+    "epsilon_plus": epsilon_plus,
+    "epsilon_alpha2_beta1": epsilon_alpha2_beta1,
+    "epsilon_gamma": epsilon_gamma,
+    "epsilon_plus_flat": epsilon_plus_flat,
+    "epsilon_alpha2_beta1_flat": epsilon_alpha2_beta1_flat,
+}
+BOUNDED: dict[str, Callable[[Tensor, Tensor], Composite]] = {"epsilon_gamma_box": epsilon_gamma_box}
+RULES: dict[str, Callable[..., RelevanceRule]] = {
+    "zero": linear.zero, "epsilon": linear.epsilon, "gamma": linear.gamma, "signed_gamma": linear.signed_gamma,
+    "alpha_beta": linear.alpha_beta, "z_plus": linear.z_plus, "w_square": linear.w_square, "flat": linear.flat,
+    "pass": Pass, "ratio": Ratio, "sum_epsilon": Epsilon, "winner": Winner, "gate": Gate, "product": Product,
+    "route": Route, "generic": Generic,
+}  # fmt: skip
+
+
+def composite_from(lines: Sequence[Mapping[str, Any]], *, base: str = "epsilon_plus", name: str = "own") -> Composite:
+    """A composite from plain data: each line names a rule, its numbers, and the operations that it is for.
+
+    Example:
+        >>> composite_from([{"rule": "gamma", "gamma": 0.1, "layer": "features.*", "kind": "convolution"}]).name
+        'own'
+
+    Args:
+        lines: the first that speaks for an operation counts; keys `rule`, the rule's numbers, and `kind`, `layer`
+            (a pattern) or `position` ("first", "last").
+        base: the preset that speaks for the rest.
+
+    Raises:
+        SettingError: an unknown rule, kind, position or base, or a number that the rule doesn't have.
+    """
+    check_known("composite", base, PRESETS)
+    return PRESETS[base]().with_choices(*(_choice(line) for line in lines), name=name)
+
+
+def _choice(line: Mapping[str, Any]) -> Choice:
+    if not isinstance(line, Mapping) or "rule" not in line:
+        raise SettingError(f"a line of a composite is {line!r}; write {{rule: …, layer: …, kind: …}}")
+    check_known("relevance rule", line["rule"], RULES)
+    kind, position = line.get("kind"), line.get("position", "any")
+    if kind is not None:
+        check_known("kind of operation", kind, KINDS_OF_RULES)
+    check_known("position", position, POSITIONS)
+    numbers = {k: v for k, v in line.items() if k not in ("rule", "kind", "layer", "position")}
+    try:
+        rule = RULES[line["rule"]](**numbers)
+    except TypeError as error:
+        raise SettingError(f"rule {line['rule']} does not take {', '.join(numbers)}: {error}") from error
+    return Choice(rule, kind, line.get("layer"), position)
+
+
+def read_composite(path: str | Path) -> Composite:
+    """A composite from a .json or .yaml file: `{base: epsilon_plus, rules: [{rule: …, layer: …}, …]}`.
+
+    Raises:
+        FileError: no such file, or not of that form.
+        SettingError: as for `composite_from`.
+        MissingExtraError: a .yaml file, and PyYAML is not installed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"there is no composite {path} ({error.strerror}); presets: {', '.join(PRESETS)}") from error
+    data = _parsed(path, text)
+    if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
+        raise FileError(f"{path}: expected {{base: …, rules: [{{rule: …, layer: …}}, …]}}")
+    return composite_from(data["rules"], base=data.get("base", "epsilon_plus"), name=data.get("name", path.stem))
+
+
+def _parsed(path: Path, text: str) -> Any:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        try:
+            import yaml
+        except ImportError as error:
+            raise MissingExtraError("PyYAML", "yaml", "a composite in YAML (JSON works without)") from error
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise FileError(f"{path} is no YAML ({error})") from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FileError(f"{path} is no JSON ({error})") from error
