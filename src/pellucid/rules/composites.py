@@ -162,7 +162,10 @@ class RelevanceRules(Rules):
         def accounted(node: Node, grads: Grads) -> Grads:
             sent, kept = rule(node, grads, self.ledger)
             arrived, went = arrived_at(node, grads, self.ledger), sent_from(node, sent, self.ledger)
-            self.ledger.entries[node] = Entry(name, arrived, went, kept)
+            linear_size = None
+            if isinstance(rule, linear.LinearRule) and sent[0] is not None:
+                linear_size = self.ledger.size(sent[0], node.inputs[0])
+            self.ledger.entries[node] = Entry(name, arrived, went, kept, linear_size)
             return sent
 
         accounted.__name__ = name

@@ -1,6 +1,7 @@
 """Where relevance goes: at every operation how much arrived, how much was sent on, and what kept the rest."""
 
 from dataclasses import dataclass, field
+from weakref import ref
 
 import torch
 from jaxtyping import Float
@@ -24,12 +25,14 @@ class Entry:
         kept: what stayed, by what kept it: "bias", "epsilon", "zero denominator", "softmax", "padding" …, each
             computed from the rule's own formula and not as a difference.
         rule: the rule's name.
+        size: the sum of absolute values that was sent on, for linear operations.
     """
 
     rule: str
     arrived: Tensor
     sent: Tensor
     kept: dict[str, Tensor]
+    size: Tensor | None = None
 
     @property
     def closing(self) -> Tensor:
@@ -48,6 +51,7 @@ class Ledger:
 
     trace: Trace
     entries: dict[Node, Entry] = field(default_factory=dict)
+    _summed: dict[int, tuple[ref[Tensor], Amount]] = field(default_factory=dict, repr=False)
 
     @property
     def separable(self) -> bool:
@@ -61,18 +65,49 @@ class Ledger:
         return self.trace.memo["separable"]
 
     def amount(self, tensor: Tensor | None, value: Value) -> Amount:
-        """The sum of a tensor that has the shape of a value, for each image."""
+        """The sum of a tensor that has the shape of a value, for each image; a tensor is summed once."""
         if tensor is None:
             return self.nothing
-        axis = layout(self.trace).get(value, UNKNOWN).batch if self.separable else None
+        known = self._summed.get(id(tensor))
+        if known is not None and known[0]() is tensor:
+            return known[1]
+        axis = self._axis(value)
         if axis is None:
-            return tensor.sum(dtype=torch.float64).reshape(1)
-        others = [d for d in range(tensor.dim()) if d != axis % tensor.dim()]
-        return tensor.sum(dim=others, dtype=torch.float64) if others else tensor.double()
+            found = tensor.sum().double().reshape(1)
+        else:
+            others = [d for d in range(tensor.dim()) if d != axis % tensor.dim()]
+            found = (tensor.sum(dim=others) if others else tensor).double()
+        self._summed[id(tensor)] = ref(tensor), found
+        return found
 
-    def keep(self, kept: dict[str, Tensor], reason: str, part: Tensor, node: Node) -> None:
-        """Take down what stays at an operation; `part` has the shape of its output."""
-        found = self.amount(part, node.output)
+    def size(self, tensor: Tensor, value: Value) -> Amount:
+        """The sum of absolute values, likewise."""
+        axis = self._axis(value)
+        if axis is None or tensor.dim() == 1:
+            return torch.linalg.vector_norm(tensor, 1).double().reshape(1) if axis is None else tensor.abs().double()
+        others = [d for d in range(tensor.dim()) if d != axis % tensor.dim()]
+        return torch.linalg.vector_norm(tensor, 1, others).double()
+
+    def product(self, a: Tensor, b: Tensor, value: Value) -> Amount:
+        """The sum of `a ⊙ b`, both of the shape of a value, without a tensor of products where axes allow."""
+        axis = self._axis(value)
+        if axis is None:
+            return torch.dot(a.reshape(-1), b.reshape(-1)).double().reshape(1)
+        if axis == 0 and a.dim() > 1:
+            rows = len(a)
+            return torch.bmm(a.reshape(rows, 1, -1), b.reshape(rows, -1, 1)).double().reshape(rows)
+        others = [d for d in range(a.dim()) if d != axis % a.dim()]
+        return ((a * b).sum(dim=others) if others else a * b).double()
+
+    def _axis(self, value: Value) -> int | None:
+        return layout(self.trace).get(value, UNKNOWN).batch if self.separable else None
+
+    def keep(self, kept: dict[str, Tensor], reason: str, part: Tensor, node: Node, times: Tensor | None = None) -> None:
+        """Take down what stays at an operation: `part`, of the shape of its output, or `part ⊙ times`."""
+        if times is None:
+            found = self.amount(part, node.output)
+        else:
+            found = self.product(part, times.expand_as(part), node.output)
         kept[reason] = kept[reason] + found if reason in kept else found
 
     @property
@@ -94,5 +129,6 @@ class Ledger:
         return torch.stack([self.nothing, *(e.closing.abs() for e in self.entries.values())]).amax(0)
 
     def peak(self) -> Amount:
-        """The largest |relevance| that arrived at any operation, as a sum: far above the start's means a blow-up."""
-        return torch.stack([self.nothing, *(e.arrived.abs() for e in self.entries.values())]).amax(0)
+        """The largest `Σ |R|` that any linear operation sent on: far above the start's means a blow-up."""
+        sizes = (e.size for e in self.entries.values() if e.size is not None)
+        return torch.stack([self.nothing, *sizes]).amax(0)

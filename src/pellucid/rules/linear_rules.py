@@ -50,6 +50,11 @@ def ones(t: Tensor) -> Tensor:
     return torch.ones_like(t)
 
 
+def stabiliser(z: Tensor, epsilon: float) -> Tensor:
+    """`ε sgn z`, where 0 counts as positive."""
+    return torch.copysign(torch.full((), epsilon, dtype=z.dtype, device=z.device), z)
+
+
 @dataclass(frozen=True)
 class Term:
     """One quotient of a rule.
@@ -113,16 +118,16 @@ class LinearRule:
         bias = None if m.bias is None or self.bias == "ignore" or term.bias is nothing else term.bias(m.bias)
         quotients = _recorded(m) if term.pairs == ((same, same),) else _computed(m, term.pairs)
         z = quotients.z if bias is None else quotients.z + bias
-        sign = torch.where(z >= 0, 1.0, -1.0).to(z)
-        s = R / (z + self.epsilon * sign)
         if self.epsilon:
-            ledger.keep(kept, "epsilon", s * (self.epsilon * sign), m.node)
+            signed = stabiliser(z, self.epsilon)
+            s = R / (z + signed)
+            ledger.keep(kept, "epsilon", s, m.node, times=signed)
         else:
             blocked = z == 0
-            s = torch.where(blocked, torch.zeros_like(s), s)
+            s = torch.where(blocked, torch.zeros_like(z), R / z)
             ledger.keep(kept, "zero denominator", R * blocked, m.node)
         if bias is not None:
-            ledger.keep(kept, "bias", s * bias, m.node)
+            ledger.keep(kept, "bias", s, m.node, times=bias)
         return quotients.back(s)
 
 

@@ -14,13 +14,13 @@ from pellucid.core.derivatives import Grads, argument, exact
 from pellucid.core.trace import Node, Value
 from pellucid.rules.ledger import Ledger, Sent
 from pellucid.rules.linear_map import precise
-from pellucid.rules.linear_rules import EPSILON
+from pellucid.rules.linear_rules import EPSILON, stabiliser
 from pellucid.rules.structure import gate_of
 
 
 def stabilised(z: Tensor, epsilon: float) -> Tensor:
     """`z + ε sgn z`, where 0 counts as positive."""
-    return z + epsilon * torch.where(z >= 0, 1.0, -1.0).to(z)
+    return z + stabiliser(z, epsilon)
 
 
 def _whole(grads: Grads) -> Tensor:
