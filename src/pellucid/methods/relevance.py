@@ -26,11 +26,11 @@ from pellucid.rules.composites import (
 from pellucid.rules.composites import (
     deep_taylor as deep_taylor_composite,
 )
+from pellucid.render.bars import SHARE
 from pellucid.rules.linear_rules import LinearRule, z_plus
 from pellucid.rules.structure import structure
 
 CLOSED, BLOWN_UP = 1e-3, 100.0
-SHARE = "share of the score"
 CompositeName = Annotated[Any, "a preset, a .json or .yaml file, or a Composite in Python"]
 Start = Annotated[
     Literal["score", "one"], "what is shared out: the score itself, or one (the derivative of the target by the scores)"

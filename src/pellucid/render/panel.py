@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pellucid.core.errors import SettingError
-from pellucid.render import paint
+from pellucid.render import bars, paint
 from pellucid.render.datablock import picture_key
 from pellucid.render.earlier import REPORT, leftovers, refuse_foreign
 from pellucid.render.explanation import Explanation
@@ -72,6 +72,26 @@ class Panel(Sequence[Explanation]):
             for x, cell in enumerate(row):
                 sheet.paste(cell, (_GAP_PX + x * step_x, _GAP_PX + y * step_y))
         return sheet
+
+    def bars(self) -> Image.Image:
+        """How much of each target's relevance speaks for it (warm) and against it (cold), as a bar chart.
+
+        Raises:
+            SettingError: no relevance method explains several targets of one picture.
+        """
+        charts = [bars.picture(*found) for row in self._pictures() for found in bars.bars_of(row).items()]
+        if not charts:
+            raise SettingError('bars compare targets: explain one picture with methods="lrp" and targets="top5"')
+        sheet = Image.new("RGB", (max(c.width for c in charts), sum(c.height for c in charts)), "white")
+        for number, chart in enumerate(charts):
+            sheet.paste(chart, (0, sum(c.height for c in charts[:number])))
+        return sheet
+
+    def _pictures(self) -> list[list[Explanation]]:
+        groups: dict[object, list[Explanation]] = {}
+        for explanation in self:
+            groups.setdefault(picture_key(explanation.picture), []).append(explanation)
+        return list(groups.values())
 
     def report(self, path: str | Path, *, title: str | None = None, overwrite: bool = True) -> Path:
         """Writes one self-contained HTML page; see `pellucid.render.report.report`."""

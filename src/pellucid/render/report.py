@@ -17,7 +17,7 @@ from PIL import Image
 
 from pellucid.core.errors import SettingError
 from pellucid.core.receipt import Check, Receipt
-from pellucid.render import paint
+from pellucid.render import bars, paint
 from pellucid.render.datablock import GRID_CELLS, PERCENTILES, PICTURE_PX, data_block, embed, picture_key, picture_uri
 from pellucid.render.explanation import Explanation
 from pellucid.render.notebook import data_uri, escape
@@ -84,6 +84,7 @@ _Numbered = tuple[int, Explanation]
 def _image(group: list[_Numbered]) -> str:
     first = group[0][1]
     rows = "\n".join(_row(row, alone=len(group) == 1) for row in _grouped(group, lambda one: one.target))
+    rows += "".join(bars.html(*found) for found in bars.bars_of(one for _, one in group).items())
     return f"""<section class="image">
 <h2>{escape(first.picture.name)}</h2>
 <p class="lead">{escape(lead([one for _, one in group]))}</p>
@@ -170,13 +171,13 @@ def _check(check: Check) -> str:
 def _predictions(one: Explanation) -> str:
     if not one.predictions:
         return ""
-    bars = "".join(
+    shares = "".join(
         f'<li><span>{escape(p.label)}</span><span class="share">{share_text(min(p.probability, 0.999))}</span>'
         f'<svg viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{_percent(p.probability)}" height="4"/></svg></li>'
         for p in one.predictions
     )
-    return f'<h3>The network says</h3><ol class="bars">{bars}</ol>'
+    return f'<h3>The network says</h3><ol class="bars">{shares}</ol>'
 
 
 def _percent(probability: float) -> str:

@@ -185,7 +185,7 @@ def epsilon_plus(epsilon: float = linear.EPSILON) -> Composite:
 
 def epsilon_alpha2_beta1(epsilon: float = linear.EPSILON) -> Composite:
     """α2β1 in convolutions, ε in linear layers."""
-    return _by_kind("epsilon_alpha2_beta1", linear.alpha_beta(2, 1, epsilon), linear.epsilon(epsilon))
+    return _by_kind("epsilon_alpha2_beta1", linear.alpha_beta(2.0, 1.0, epsilon), linear.epsilon(epsilon))
 
 
 def epsilon_gamma(gamma: float = 0.25, epsilon: float = linear.EPSILON) -> Composite:

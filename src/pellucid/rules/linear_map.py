@@ -11,12 +11,15 @@ from torch import Tensor
 from pellucid.core.derivatives import argument, exact
 from pellucid.core.errors import TraceError
 from pellucid.core.trace import Node, ordinary
-from pellucid.rules.structure import Structure
+from pellucid.rules.structure import Structure, is_linear
+
+
+HALF = frozenset({torch.float16, torch.bfloat16})
 
 
 def precise(tensor: Tensor) -> Tensor:
     """In float32 or better: relevance is a quotient, and half precision loses its stabiliser."""
-    return ordinary(tensor).float() if tensor.dtype in (torch.float16, torch.bfloat16) else ordinary(tensor)
+    return ordinary(tensor).float() if tensor.dtype in HALF else ordinary(tensor)
 
 
 @dataclass(eq=False)
@@ -40,18 +43,28 @@ class LinearMap:
 
     @cached_property
     def y(self) -> Tensor:
-        return precise((self.node if self.merged is None else self.merged).output.data).view(self.node.output.shape)
+        return precise((self.node if self.merged is None else self.merged).output.data).reshape(self.node.output.shape)
 
     def back(self, s: Tensor) -> Tensor:
         """`Wᵀ s`."""
         if s.dtype == self.node.inputs[0].dtype:
-            found = exact(self.node, [s if self.merged is None else exact(self.merged, [s])[0]])[0]
+            found = exact(self.node, [s if self.merged is None else self._before(s, self.merged)])[0]
             if found is not None:
                 return found
         leaf = self.x.detach().requires_grad_()
         with torch.enable_grad():
             z = self.apply(leaf, self.weight)
         return torch.autograd.grad(z, leaf, s)[0]
+
+    def _before(self, s: Tensor, merged: Node) -> Tensor | None:
+        """What the merged BatchNorm, which may read rows of another shape, sends to the linear operation."""
+        found = exact(merged, [s.reshape(merged.output.shape)])[0]
+        return None if found is None else found.reshape(s.shape)
+
+    @property
+    def exact_output(self) -> bool:
+        """Whether `y` was recorded in float32 or better, so that it need not be computed again."""
+        return self.node.output.dtype not in HALF and (self.merged or self.node).output.dtype not in HALF
 
     @property
     def positive_input(self) -> bool:
@@ -64,14 +77,14 @@ class LinearMap:
 
 
 def linear_map(node: Node, facts: Structure) -> LinearMap:
-    """The adapter of a convolution, a linear layer (linear, addmm, mm) or a BatchNorm that stands alone.
+    """The adapter of a convolution, a linear layer (linear, addmm, mm, matmul) or a BatchNorm that stands alone.
 
     Raises:
         TraceError: the operation is none of these, or its weight was computed from the input.
     """
     if node.kind == "batch_norm":
         return _batch_norm(node)
-    if len(node.inputs) != 1 or node.kind not in ("convolution", "linear"):
+    if not is_linear(node):
         raise TraceError(f"{node.name} in {node.path or 'the network'} has no constant weight")
     found = _convolution(node) if node.kind == "convolution" else _matrix(node)
     merged = facts.batch_norm_of.get(node)
@@ -90,22 +103,16 @@ def _convolution(node: Node) -> LinearMap:
 
 
 def _matrix(node: Node) -> LinearMap:
-    """`linear(x, W, b)` has W as (out, in); `addmm(b, x, W)` and `mm(x, W)` have it as (in, out)."""
+    """`linear(x, W, b)` has W as (out, in); `addmm(b, x, W)`, `mm(x, W)` and `x @ W` have it as (in, out)."""
     x = precise(node.inputs[0].data)
     if node.base == "linear":
         weight, bias = argument(node, "weight"), argument(node, "bias")
         return LinearMap(node, x, precise(weight), _or_none(bias), lambda t, w: torch.nn.functional.linear(t, w))
-    first, second = ("mat1", "mat2") if node.base == "addmm" else ("self", "mat2")
-    left, right = argument(node, first), argument(node, second)
-    if left is not node.inputs[0]:
-        raise TraceError(
-            f"{node.name} in {node.path or 'the network'} multiplies a constant by the input from the left"
-        )
-    alpha, beta = argument(node, "alpha", 1), argument(node, "beta", 1)
-    bias = argument(node, "self") if node.base == "addmm" else None
-    return LinearMap(
-        node, x, precise(right) * alpha, None if bias is None else precise(bias) * beta, lambda t, w: torch.mm(t, w)
-    )
+    if node.base != "addmm":
+        right = argument(node, "other" if node.base == "matmul" else "mat2")
+        return LinearMap(node, x, precise(right), None, torch.matmul)
+    weight = precise(argument(node, "mat2")) * argument(node, "alpha", 1)
+    return LinearMap(node, x, weight, precise(argument(node, "self")) * argument(node, "beta", 1), torch.mm)
 
 
 def _batch_norm(node: Node) -> LinearMap:
@@ -138,7 +145,7 @@ def _with_batch_norm(found: LinearMap, merged: Node) -> LinearMap:
     bias = found.bias
     flat = bias.reshape(-1) if bias is not None else torch.zeros_like(shift)
     flat = scale * flat + shift
-    if node.kind == "linear":
+    if node.kind != "convolution":
         along = scale.view(-1, 1) if node.base == "linear" else scale.view(1, -1)
         return LinearMap(node, found.x, weight * along, flat, found.apply, merged)
     axes = weight.dim() - 2

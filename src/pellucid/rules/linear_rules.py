@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.derivatives import Grads
+from pellucid.core.errors import SettingError
 from pellucid.core.trace import Node
 from pellucid.rules.ledger import Ledger, Sent
 from pellucid.rules.linear_map import LinearMap, linear_map, precise
@@ -116,7 +117,8 @@ class LinearRule:
         if term.where is not None:
             R = torch.where(term.where(m.y), R, torch.zeros_like(R))
         bias = None if m.bias is None or self.bias == "ignore" or term.bias is nothing else term.bias(m.bias)
-        quotients = _recorded(m) if term.pairs == ((same, same),) else _computed(m, term.pairs)
+        recorded = term.pairs == ((same, same),) and m.exact_output
+        quotients = _recorded(m) if recorded else _computed(m, term.pairs)
         z = quotients.z if bias is None else quotients.z + bias
         if self.epsilon:
             signed = stabiliser(z, self.epsilon)
@@ -190,7 +192,12 @@ def alpha_beta(alpha: float = 2.0, beta: float = 1.0, epsilon: float = EPSILON) 
     """`R_i = Σ_j (α z_ij⁺/z_j⁺ − β z_ij⁻/z_j⁻) R_j`, `α − β = 1` (Bach et al. 2015, eq. 60).
 
     `z_ij⁺ = x_i⁺w_ij⁺ + x_i⁻w_ij⁻`; the denominators hold the bias of that sign.
+
+    Raises:
+        SettingError: α − β is not 1, which would add relevance or take some away.
     """
+    if abs(alpha - beta - 1) > 1e-9:
+        raise SettingError(f"alpha={alpha:g} and beta={beta:g} came; alpha - beta must be 1, as in 2 and 1")
     plus = Term(((positive, positive), (negative, negative)), bias=positive, share=alpha)
     minus = Term(((positive, negative), (negative, positive)), bias=negative, share=-beta)
     terms = (plus, minus) if beta else (plus,)

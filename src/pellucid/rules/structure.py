@@ -8,6 +8,7 @@ from pellucid.core.target import class_scores
 from pellucid.core.trace import Node, Trace, Value
 
 LINEAR = frozenset({"convolution", "linear"})
+READS = {"addmm": "mat1", "mm": "self", "matmul": "self"}  # the argument that is multiplied by the weight
 COPIES = frozenset({"clone", "contiguous", "alias", "dropout", "detach"})
 ROWS_MERGED = frozenset({"flatten", "view", "reshape", "_unsafe_view"})
 SQUASHED = frozenset({"squash", "softmax"})
@@ -40,8 +41,12 @@ def structure(trace: Trace) -> Structure:
 
 
 def is_linear(node: Node) -> bool:
-    """A convolution or a linear layer whose weight is a constant."""
-    return node.kind in LINEAR and len(node.inputs) == 1
+    """A convolution or a linear layer (`x @ W` too) of the recorded input with a constant weight."""
+    if len(node.inputs) != 1 or (node.kind not in LINEAR and node.base != "matmul"):
+        return False
+    if argument(node, READS.get(node.base, "input")) is not node.inputs[0]:
+        return False
+    return node.base != "matmul" or argument(node, "other").dim() == 2
 
 
 def _read(trace: Trace) -> Structure:
@@ -75,7 +80,7 @@ def _merges_into(node: Node, uses: dict[Value, list[Node]], ends: set[Value]) ->
 def _same_channels(linear: Node, batch_norm: Node) -> bool:
     """Whether the channels that are normalised are the ones that the linear operation makes."""
     rows = len(batch_norm.inputs[0].shape) == 2
-    if linear.kind == "linear":
+    if linear.kind != "convolution":
         return rows and linear.output.shape[-1] == batch_norm.inputs[0].shape[1]
     return linear.output.shape == batch_norm.inputs[0].shape and len(linear.output.shape) > 2
 
