@@ -130,6 +130,27 @@ def _sampled() -> list[Row]:
     return rows
 
 
+COMPOSITE = Target(times=2.0, beats_peers=True)
+
+
+def _relevance() -> list[Row]:
+    """LRP and DeepLIFT; the other libraries see modules only, so residual sums, gates and BatchNorm get a gradient."""
+    unmerged = "module hooks: BatchNorm is not merged, sums are not split"
+    hooked = peers.captum("DeepLift", "reused and functional layers are missed")
+    return [
+        Row(
+            f"lrp {ours}", "relevance", {"FB": 1}, COMPOSITE,
+            (peers.pellucid("lrp", composite=ours, start="one"), peers.zennit("Gradient", unmerged, theirs)),
+        )
+        for ours, theirs in (("epsilon_plus", "EpsilonPlus"), ("epsilon_alpha2_beta1", "EpsilonAlpha2Beta1"))
+    ] + [
+        Row(
+            "deep_lift", "relevance", {"FB": 2}, Target(beats_peers=True),
+            (peers.pellucid("deep_lift", baseline="zero"), hooked),
+        )
+    ]  # fmt: skip
+
+
 PANEL = (
     "saliency gradient_x_input guided_backprop deconvnet grad_cam grad_cam_plus_plus xgrad_cam hires_cam layer_cam "
     "eigen_cam eigen_grad_cam guided_grad_cam"
@@ -180,9 +201,10 @@ def _engine() -> list[Row]:
     ]
 
 
-ROWS: dict[str, Row] = {r.name: r for r in (*_gradients(), *_cams(), *_others(), *_sampled(), *_shared(), *_engine())}
+_ALL = (*_gradients(), *_cams(), *_others(), *_sampled(), *_relevance(), *_shared(), *_engine())
+ROWS: dict[str, Row] = {r.name: r for r in _ALL}
 STARTUP = ("import pellucid", "pellucid --help")
-GROUPS = ("single", "sampled", "shared", "engine", "startup")
+GROUPS = ("single", "sampled", "relevance", "shared", "engine", "startup")
 
 
 def chosen(words: str) -> tuple[list[Row], bool]:

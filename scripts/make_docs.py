@@ -33,7 +33,12 @@ ROWS = {
     "A4": "deconvnet",
     "A5": "smoothgrad smoothgrad_squared vargrad",
     "A6": "integrated_gradients",
-    "A7": "expected_gradients gradient_shap",
+    "A7": "expected_gradients gradient_shap deep_shap",
+    "A8": "deep_lift",
+    "A9": "lrp lrp_layer",
+    "A10": "sglrp clrp",
+    "A11": "deep_taylor",
+    "A12": "excitation_backprop contrastive_excitation_backprop",
     "B1": "cam",
     "B2": "grad_cam grad_cam_plus_plus xgrad_cam hires_cam layer_cam eigen_cam eigen_grad_cam fullgrad",
     "B3": "guided_grad_cam",
@@ -45,6 +50,16 @@ REDUCES = {
     "none": "the attribution itself (it has one channel)",
 }
 DECIDES = {  # by the name of the method's doctor
+    "composite_doctor.<locals>.doctor": (
+        "The operations that relevance meets: *exact* where each has a faithful rule ([relevance](../relevance.md)), "
+        "*approximate* where attention is met, *impossible*, naming the operation, where one has none; `lrp` takes "
+        '`unknown="generic"` there and says so.'
+    ),
+    "deep_lift_doctor": (
+        "The operations: *exact* where each is linear, a function of one number, a maximum, a product or a norm; "
+        "*approximate* where softmax or attention are met, whose derivative is averaged along the way from the "
+        "reference."
+    ),
     "always_exact": "The method needs derivatives only, and the recorded derivative of every operation is exact.",
     "rectifier_doctor.<locals>.doctor": (
         "The rectifiers: *exact* where all of them are piecewise linear (ReLU, ReLU6, LeakyReLU, PReLU, clamps), "

@@ -1,5 +1,6 @@
 """Relevance: the score shared out among the inputs, operation by operation (A9–A12)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from pellucid.core.target import class_scores
 from pellucid.core.trace import Trace, Value
 from pellucid.methods.case import Case
 from pellucid.methods.registry import Verdict, method
+from pellucid.render.bars import SHARE
 from pellucid.rules.composites import (
     BOUNDED,
     PRESETS,
@@ -26,11 +28,14 @@ from pellucid.rules.composites import (
 from pellucid.rules.composites import (
     deep_taylor as deep_taylor_composite,
 )
-from pellucid.render.bars import SHARE
 from pellucid.rules.linear_rules import LinearRule, z_plus
 from pellucid.rules.structure import structure
 
 CLOSED, BLOWN_UP = 1e-3, 100.0
+STEADY = {
+    "epsilon_plus": "whose parts can't cancel in convolutions",
+    "deep_taylor": "whose parts can't cancel in the last layers either: this score is a small rest of large ones",
+}
 CompositeName = Annotated[Any, "a preset, a .json or .yaml file, or a Composite in Python"]
 Start = Annotated[
     Literal["score", "one"], "what is shared out: the score itself, or one (the derivative of the target by the scores)"
@@ -62,7 +67,7 @@ def composite_of(case: Case, name: Any, unknown: str = "refuse") -> Composite:
     else:
         known = ", ".join([*PRESETS, *BOUNDED, "deep_taylor", "excitation"])
         raise SettingError(f'no composite "{name}"; there are {known}, or give a .json or .yaml file')
-    return found if unknown == found.unknown else Composite(found.name, found.choices, unknown)
+    return replace(found, unknown=unknown) if unknown == "generic" else found
 
 
 def bounds(case: Case) -> tuple[Tensor, Tensor] | None:
@@ -120,7 +125,7 @@ def _check(
         share = {reason: float(amount[row]) / whole for reason, amount in kept.items()}
         case.checks[image] += [
             _closing(float(error[row]) / whole, share, ledger.separable),
-            _peak(float(peak[row]) / whole),
+            _peak(float(peak[row]) / whole, rules.name),
         ]
     generic = sorted(
         {f"{n.name} in {n.path or 'the network'}" for n, e in ledger.entries.items() if e.rule == "generic"}
@@ -147,11 +152,12 @@ def _closing(error: float, share: dict[str, float], separable: bool) -> Check:
     return Check("conservation error", error, CLOSED, verdict, f"of the relevance, stayed on the way{whole}: {words}")
 
 
-def _peak(ratio: float) -> Check:
+def _peak(ratio: float, composite: str) -> Check:
     if ratio > BLOWN_UP:
+        steady = "epsilon_plus" if not composite.startswith("epsilon_plus") else "deep_taylor"
         text = (
             f"relevance grew to {ratio:.3g} times what was shared out and cancels again: its details are rounding; "
-            'use composite "epsilon_plus", whose parts can\'t cancel'
+            f'use composite "{steady}", {STEADY[steady]}'
         )
         return Check("largest relevance on the way", ratio, BLOWN_UP, "fail", text)
     return Check("largest relevance on the way", ratio, BLOWN_UP, "pass", "as a multiple of what was shared out")
@@ -169,6 +175,13 @@ def composite_doctor(name: str) -> Any:
 
 def verdict_of(composite: Composite, trace: Trace) -> Verdict:
     """Exact where every operation that relevance can reach has a rule; attention is approximate; else impossible."""
+    key = f"verdict of {composite.name}"
+    if key not in trace.memo:
+        trace.memo[key] = _tried(composite, trace)
+    return trace.memo[key]
+
+
+def _tried(composite: Composite, trace: Trace) -> Verdict:
     seeds = {class_scores(trace): torch.ones_like(class_scores(trace).data)}
     walk = Walk(trace, seeds, composite.on(trace))
     try:
@@ -210,7 +223,7 @@ def lrp(
     site="layer",
     units=SHARE,
     source="Bach et al. 2015, doi:10.1371/journal.pone.0130140",
-    misleads="where a cell covers many pixels: it says how much of the score passes through it, not which pixel made it",
+    misleads="where a cell covers many pixels: it says how much of the score passes through, not which pixel made it",
     doctor=composite_doctor("epsilon_plus"),
 )
 def lrp_layer(
@@ -233,7 +246,7 @@ def lrp_layer(
     reduce="sum",
     units=SHARE,
     source="Montavon et al. 2017, arXiv:1512.02479, eqs. 12, 14, 16",
-    misleads="when evidence against matters: it shares out the score's positive part only, and hides what speaks against it",
+    misleads="when evidence against matters: it shares out the positive part of the score only, and hides the rest",
     doctor=composite_doctor("deep_taylor"),
 )
 def deep_taylor(case: Case) -> Float[Tensor, "b c *space"]:
@@ -255,7 +268,7 @@ def deep_taylor(case: Case) -> Float[Tensor, "b c *space"]:
     reduce="sum",
     units="probability (sums to one)",
     source="Zhang et al. 2016, arXiv:1608.00507, eqs. 3, 8",
-    misleads="when it is read as class evidence: it follows what is active, and classes share much of that; see the contrastive one",
+    misleads="when it is read as class evidence: it follows what is active, much of it for every class",
     doctor=composite_doctor("excitation"),
 )
 def excitation_backprop(case: Case) -> Float[Tensor, "b c *space"]:
@@ -338,8 +351,10 @@ def _matched(case: Case, own: tuple[Composite, Tensor], dual: tuple[Composite, T
     doctor=composite_doctor("epsilon_plus"),
 )
 def sglrp(case: Case, *, composite: CompositeName = "deep_taylor") -> Float[Tensor, "b c *space"]:
-    """Start with `∂ p_t / ∂ z`: `p_t (1 − p_t)` at the class, `−p_t p_n` at the others; here divided by `p_t (1 − p_t)`,
-    so that a sure network keeps its map. The two signs walk apart and are matched, so that biases can't tip the sum.
+    """Start with `∂ p_t / ∂ z`: `p_t (1 − p_t)` at the class, `−p_t p_n` at the others.
+
+    Divided by `p_t (1 − p_t)`, so that a sure network keeps its map. The two signs walk apart and are matched, so that
+    biases can't tip the sum.
     """
     value, own, shares = _two_starts(case, "sglrp")
     chosen = composite_of(case, composite)

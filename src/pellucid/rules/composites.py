@@ -1,6 +1,8 @@
 """Which rule speaks for which operation: composites, as ready-made tables and as the user's own."""
 
+import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -9,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid.core.derivatives import Grads
-from pellucid.core.errors import FileError, MethodError, MissingExtraError, SettingError, check_known
+from pellucid.core.derivatives import Grads, argument
+from pellucid.core.errors import FileError, MethodError, MissingExtraError, SettingError, check_known, nearest
 from pellucid.core.pull import Rule, Rules
 from pellucid.core.trace import Node, Trace
 from pellucid.rules import linear_rules as linear
@@ -32,8 +34,16 @@ from pellucid.rules.structure import is_linear, structure
 
 RelevanceRule = Callable[[Node, Grads, Ledger], Sent]
 POSITIONS = ("any", "first", "last")
-# Operations outside the vocabulary's kinds that only move, copy or pick numbers, or work on each number by itself.
-ROUTES = frozenset("write neg where masked_fill lift_fresh positive".split())
+# Operations outside the vocabulary's kinds that only move, copy or pick numbers.
+ROUTES = frozenset(
+    "write where masked_fill masked_scatter masked_select lift_fresh positive pixel_shuffle pixel_unshuffle "
+    "channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d copy zero fill index_put index_copy "
+    "select_scatter slice_scatter scatter unfold im2col rot90 diagonal diag_embed tril triu sort topk max min "
+    "take_along_dim repeat_interleave max_unpool2d".split()
+)
+ELEMENTWISE = frozenset(
+    "abs pow square sqrt log1p expm1 erf atan asinh softshrink hardshrink log_sigmoid_forward".split()
+)
 SUMMING = frozenset("sum".split())
 KINDS_OF_RULES = (
     "convolution", "linear", "batch_norm", "sum", "average_pool", "max_pool", "upsample", "scale", "product", "softmax",
@@ -68,7 +78,21 @@ class Choice:
 
 
 def kind_of_rule(node: Node) -> str:
-    """The kind by which relevance rules are chosen: sums over axes count as average pools."""
+    """The kind by which relevance rules are chosen, by what an operation does to the numbers.
+
+    Sums over axes count as average pools, `-x` as a scale, `x @ W` as linear, and a convolution whose filters were
+    computed from the input as a product.
+    """
+    if is_linear(node):
+        return "linear" if node.base == "matmul" else node.kind
+    if node.kind in ("convolution", "linear"):
+        return "product"
+    if node.base == "neg":
+        return "scale"
+    if node.base in ELEMENTWISE:
+        return "rectifier"
+    if node.kind == "clamp" and len(node.inputs) == 2:
+        return "view"
     if node.base in SUMMING:
         return "average_pool"
     if node.base in ROUTES:
@@ -87,14 +111,14 @@ BASE: tuple[Choice, ...] = (
     Choice(Gate(), "scale"),
     Choice(Product(), "product"),
     Choice(Softmax(), "softmax"),
-    *(Choice(Pass(), kind) for kind in ("norm", "rectifier", "squash", "clamp", "dropout")),
+    *(Choice(Pass(), kind) for kind in ("norm", "rectifier", "squash", "clamp", "dropout", "detach")),
     *(Choice(Route(), kind) for kind in ("view", "concatenate")),
 )
 
 
 @dataclass(frozen=True)
 class Composite:
-    """An ordered table of choices; the first that speaks for an operation gives its rule.
+    """An ordered table of choices; the first that speaks for an operation, and fits it, gives its rule.
 
     Attributes:
         unknown: "refuse" raises at an operation without a faithful rule; "generic" takes `x ∂/∂x` of it and says so.
@@ -116,8 +140,7 @@ class Composite:
         """The rule of an operation; None where no faithful one is known."""
         if node.kind == "batch_norm" and node in structure(trace).merged:
             return MERGED
-        found = next((c.rule for c in self.choices if c.speaks_for(node, trace)), None)
-        return None if found is None or not _fits(found, node) else found
+        return next((c.rule for c in self.choices if c.speaks_for(node, trace) and _fits(c.rule, node)), None)
 
 
 MERGED = Pass("merged into the layer before")
@@ -133,6 +156,10 @@ def _fits(rule: RelevanceRule, node: Node) -> bool:
         return node.base != "div" or node.args[0] is node.inputs[0]
     if isinstance(rule, (Ratio, Epsilon)):
         return node.kind != "sum" or node.base in ("add", "sub", "rsub")
+    if isinstance(rule, Route) and node.base in ("index_put", "scatter"):
+        return not argument(node, "accumulate", False) and argument(node, "reduce", None) is None
+    if isinstance(rule, Product):
+        return node.base == "scaled_dot_product_attention" or len(node.inputs) <= 2
     return True
 
 
@@ -150,8 +177,8 @@ class RelevanceRules(Rules):
             rule = Generic()
         if rule is None:
             raise MethodError(
-                f"{self.name} has no faithful rule for {node.name} in {node.path or 'the network'}; choose another method, "
-                'or unknown="generic" for an approximation that is told in the receipt'
+                f"{self.name} has no faithful rule for {node.name} in {node.path or 'the network'}; choose another "
+                'method, or unknown="generic" for an approximation that is told in the receipt'
             )
         return self._accounted(rule)
 
@@ -245,6 +272,10 @@ RULES: dict[str, Callable[..., RelevanceRule]] = {
 }  # fmt: skip
 
 
+KEYS = frozenset({"base", "name", "rules"})
+WORDS = {"bias": ("absorb", "ignore"), "attention": ("shared", "constant")}
+
+
 def composite_from(lines: Sequence[Mapping[str, Any]], *, base: str = "epsilon_plus", name: str = "own") -> Composite:
     """A composite from plain data: each line names a rule, its numbers, and the operations that it is for.
 
@@ -260,24 +291,40 @@ def composite_from(lines: Sequence[Mapping[str, Any]], *, base: str = "epsilon_p
     Raises:
         SettingError: an unknown rule, kind, position or base, or a number that the rule doesn't have.
     """
-    check_known("composite", base, PRESETS)
+    check_known("composite", base, [*PRESETS])
     return PRESETS[base]().with_choices(*(_choice(line) for line in lines), name=name)
 
 
 def _choice(line: Mapping[str, Any]) -> Choice:
     if not isinstance(line, Mapping) or "rule" not in line:
         raise SettingError(f"a line of a composite is {line!r}; write {{rule: …, layer: …, kind: …}}")
-    check_known("relevance rule", line["rule"], RULES)
-    kind, position = line.get("kind"), line.get("position", "any")
+    words = {"rule": None, "kind": None, "layer": None, "position": "any", **line}
+    name, kind, layer, position = (words.pop(key) for key in ("rule", "kind", "layer", "position"))
+    check_known("relevance rule", name, [*RULES])
     if kind is not None:
         check_known("kind of operation", kind, KINDS_OF_RULES)
     check_known("position", position, POSITIONS)
-    numbers = {k: v for k, v in line.items() if k not in ("rule", "kind", "layer", "position")}
-    try:
-        rule = RULES[line["rule"]](**numbers)
-    except TypeError as error:
-        raise SettingError(f"rule {line['rule']} does not take {', '.join(numbers)}: {error}") from error
-    return Choice(rule, kind, line.get("layer"), position)
+    if layer is not None and not isinstance(layer, str):
+        raise SettingError(f"layer: {layer!r} came; give a pattern of module paths, such as features.*")
+    return Choice(RULES[name](**_settings(name, words)), kind, layer, position)
+
+
+def _settings(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says beside its rule, held against what the rule takes: numbers that are not negative, and words."""
+    taken = {k: p.default for k, p in inspect.signature(RULES[name]).parameters.items() if k != "name"}
+    found = {}
+    for word, value in words.items():
+        if word not in taken:
+            raise SettingError(f'rule {name} has no "{word}"{nearest(word, taken)}; it takes {[*taken] or "nothing"}')
+        if isinstance(taken[word], float):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise SettingError(f"{word}={value!r} came for rule {name}; give a number from 0 up")
+            value = float(value)
+        elif type(value) is not type(taken[word]) or value not in WORDS.get(word, (value,)):
+            raise SettingError(f"{word}={value!r} came for rule {name}; give one like {taken[word]!r}")
+        found[word] = value
+    return found
 
 
 def read_composite(path: str | Path) -> Composite:
@@ -293,10 +340,18 @@ def read_composite(path: str | Path) -> Composite:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileError(f"there is no composite {path} ({error.strerror}); presets: {', '.join(PRESETS)}") from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is no text ({error.reason}); a composite is written in JSON or YAML") from error
     data = _parsed(path, text)
-    if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
-        raise FileError(f"{path}: expected {{base: …, rules: [{{rule: …, layer: …}}, …]}}")
-    return composite_from(data["rules"], base=data.get("base", "epsilon_plus"), name=data.get("name", path.stem))
+    if not _is_composite(data):
+        raise FileError(f"{path}: expected {{base: …, name: …, rules: [{{rule: …, layer: …}}, …]}}")
+    return composite_from(data["rules"], base=data.get("base", "epsilon_plus"), name=str(data.get("name", path.stem)))
+
+
+def _is_composite(data: Any) -> bool:
+    if not isinstance(data, dict) or not {*data} <= KEYS or not isinstance(data.get("rules"), list):
+        return False
+    return all(isinstance(line, dict) for line in data["rules"]) and isinstance(data.get("base", ""), str)
 
 
 def _parsed(path: Path, text: str) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.derivatives import Grads, argument, exact
+from pellucid.core.errors import TraceError
 from pellucid.core.patterns import rectifier_of
 from pellucid.core.trace import Node, Trace, Value
 
@@ -25,14 +26,15 @@ class Reference:
     Attributes:
         approximate: operations whose derivative was averaged on the way from the reference, in words.
         whole: activations that were rescaled where RevealCancel was asked for, in words.
-        revealed: linear operation -> activation behind it -> multipliers of positive and negative contributions.
+        revealed: linear operation -> activation behind it -> multipliers of the positive contributions, of the
+            negative ones, and of the whole change.
     """
 
     trace: Trace
     values: Mapping[Value, Tensor]
     approximate: set[str] = field(default_factory=set)
     whole: set[str] = field(default_factory=set)
-    revealed: dict[Node, dict[Node, tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    revealed: dict[Node, dict[Node, tuple[Tensor, Tensor, Tensor]]] = field(default_factory=dict)
 
     def before(self, value: Value) -> Tensor:
         """A value for the reference; the recorded one where it does not hang on the input."""
@@ -80,6 +82,7 @@ def function_of(node: Node) -> Callable[[Tensor], Tensor]:
 
 
 def slope_of(node: Node, x: Tensor) -> Tensor:
+    """`f'(x)` of an operation as a function of one tensor."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         y = function_of(node)(leaf)
@@ -100,8 +103,8 @@ def rescale(node: Node, grads: Grads, reference: Reference) -> Grads:
 def extremum(node: Node, grads: Grads, reference: Reference) -> Grads:
     """The change of a maximum, shared by the winner now and the winner at the reference, so that it sums up.
 
-    With `c = max(y, y⁰)`: `m (c − y⁰)` goes to the winner in x and `m (y − c)` to the winner in x⁰, divided by Δx there;
-    windows may overlap (Lundberg & Lee 2017's reading of Shrikumar et al. 2017). A minimum alike, with `c = min(y, y⁰)`.
+    With `c = max(y, y⁰)`: `m (c − y⁰)` goes to the winner in x and `m (y − c)` to the winner in x⁰, divided by Δx;
+    windows may overlap (Lundberg & Lee 2017's reading of Shrikumar et al. 2017). A minimum alike: `c = min(y, y⁰)`.
     """
     m = grads[0]
     if m is None:
@@ -134,7 +137,7 @@ def quotient(node: Node, grads: Grads, reference: Reference) -> Grads:
 
 
 def normalise(node: Node, grads: Grads, reference: Reference) -> Grads:
-    """A normalisation in the steps it is made of, each by its own rule: `c = x − μ`, `v = mean c²`, `y = γ c (v + ε)^-½`.
+    """A normalisation in its steps, each by its own rule: `c = x − μ`, `v = mean c²`, `y = γ c (v + ε)^-½`.
 
     `m_c = m (r + r⁰)/2 + m_v (c + c⁰)/n`, where `m_v = Σ m (c + c⁰)/2 · Δr/Δv` and r is `(v + ε)^-½`.
     """
@@ -199,7 +202,23 @@ def quadrature() -> list[tuple[float, float]]:
 
 
 def _gradient_at(node: Node, grads: Grads, at: Mapping[Value, Tensor]) -> Grads:
-    """The operation's derivative at other inputs than the recorded ones."""
+    """The operation's derivative at other inputs than the recorded ones.
+
+    Raises:
+        TraceError: torch has none.
+    """
+    try:
+        return _differentiated(node, grads, at)
+    except RuntimeError as error:
+        if "derivative for" not in str(error):
+            raise
+        raise TraceError(
+            f"torch has no derivative of {node.name} in {node.path or 'the network'}, so no difference can be followed "
+            "back through it; use a method that needs scores only"
+        ) from error
+
+
+def _differentiated(node: Node, grads: Grads, at: Mapping[Value, Tensor]) -> Grads:
     leaves = {v: t.detach().requires_grad_(v.differentiable) for v, t in at.items()}
     with torch.enable_grad():
         out = node.run(leaves)

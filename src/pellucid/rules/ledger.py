@@ -71,12 +71,12 @@ class Ledger:
         known = self._summed.get(id(tensor))
         if known is not None and known[0]() is tensor:
             return known[1]
-        axis = self._axis(value)
+        axis, wide = self._axis(value), torch.promote_types(tensor.dtype, torch.float32)
         if axis is None:
-            found = tensor.sum().double().reshape(1)
+            found = tensor.sum(dtype=wide).double().reshape(1)
         else:
             others = [d for d in range(tensor.dim()) if d != axis % tensor.dim()]
-            found = (tensor.sum(dim=others) if others else tensor).double()
+            found = (tensor.sum(dim=others, dtype=wide) if others else tensor).double()
         self._summed[id(tensor)] = ref(tensor), found
         return found
 

@@ -13,7 +13,6 @@ from pellucid.core.errors import TraceError
 from pellucid.core.trace import Node, ordinary
 from pellucid.rules.structure import Structure, is_linear
 
-
 HALF = frozenset({torch.float16, torch.bfloat16})
 
 

@@ -4,16 +4,18 @@ A rule is called as `rule(node, arriving, ledger)` and gives what it sends to ea
 it. Where nothing stays the sum sent is the sum that arrived.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.core.derivatives import Grads, argument, exact
-from pellucid.core.trace import Node, Value
+from pellucid.core.trace import Node, Value, substitute
 from pellucid.rules.ledger import Ledger, Sent
-from pellucid.rules.linear_map import precise
+from pellucid.rules.linear_map import HALF, precise
 from pellucid.rules.linear_rules import EPSILON, stabiliser
 from pellucid.rules.structure import gate_of
 
@@ -52,19 +54,48 @@ class Route:
     name: str = "route"
 
     def __call__(self, node: Node, grads: Grads, ledger: Ledger) -> Sent:
-        sent = exact(node, _as_recorded(node, grads))
+        sent = exactly(node, grads)
         kept: dict[str, Tensor] = {}
         if node.base in WITH_CONSTANTS and grads[0] is not None:
             ledger.keep(kept, "constants", precise(grads[0]) * (1 - _live(node)), node)
-        return [None if s is None else precise(s) for s in sent], kept
+        return sent, kept
 
 
-WITH_CONSTANTS = frozenset("pad constant_pad_nd cat concat stack where masked_fill".split())
+WITH_CONSTANTS = frozenset(
+    "pad constant_pad_nd cat concat stack where masked_fill masked_scatter copy zero fill index_put index_copy write "
+    "select_scatter slice_scatter scatter tril triu diag_embed maximum minimum max min max_unpool2d".split()
+)
 
 
-def _as_recorded(node: Node, grads: Grads) -> Grads:
-    """What arrived, in the dtype of the outputs, as torch's own derivatives want it."""
-    return [g if g is None or v is None else g.to(v.dtype) for g, v in zip(grads, node.outputs, strict=True)]
+def exactly(node: Node, grads: Grads) -> Grads:
+    """The exact derivative, in float32 or better: an operation on half-precision numbers is run again."""
+    values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.differentiable]
+    if all(v.dtype not in HALF for v in values):
+        arriving = [g if g is None or v is None else g.to(v.dtype) for g, v in zip(grads, node.outputs, strict=True)]
+        return exact(node, arriving)
+    leaves = {v: precise(v.data).detach().requires_grad_() for v in node.inputs if v.differentiable}
+    with torch.enable_grad():
+        out = run(node, leaves)
+    results = [out] if isinstance(out, Tensor) else list(out)
+    pairs = [(r, g.to(r.dtype)) for r, g in zip(results, grads, strict=True) if g is not None and r.requires_grad]
+    outputs, arriving = zip(*pairs, strict=True)
+    found = torch.autograd.grad(outputs, list(leaves.values()), arriving, allow_unused=True)
+    by_value = dict(zip(leaves, found, strict=True))
+    return [by_value.pop(v, None) for v in node.inputs]
+
+
+def run(node: Node, leaves: Mapping[Value, Tensor]) -> Any:
+    """The operation again on leaves, its other values and constants in float32 or better."""
+
+    def swap(item: Any) -> Any:
+        if isinstance(item, Value):
+            return leaves[item] if item in leaves else precise(item.data)
+        return precise(item) if isinstance(item, Tensor) else item
+
+    args = [substitute(a, swap) for a in node.args]
+    if node.mutates is not None:
+        args[node.mutates] = args[node.mutates].clone()
+    return node.op(*args, **{k: substitute(v, swap) for k, v in node.kwargs.items()})
 
 
 def _live(node: Node) -> Tensor:
@@ -116,7 +147,7 @@ class Ratio:
         kept: dict[str, Tensor] = {}
         for part in parts[len(live) :]:
             ledger.keep(kept, "bias", part, node)
-        return _summed(parts[: len(live)], node.inputs[: len(live)]), kept
+        return _to_summands(parts, node), kept
 
     def _pool(self, node: Node, R: Tensor, ledger: Ledger) -> Sent:
         return _in_proportion(node, precise(node.inputs[0].data).abs(), R, 0.0, ledger)
@@ -135,12 +166,12 @@ class Epsilon:
             return _in_proportion(node, precise(node.inputs[0].data), R, self.epsilon, ledger)
         live, constant = _summands_of(node)
         kept: dict[str, Tensor] = {}
-        z = precise(node.output.data)
+        z = torch.stack([precise(t).expand(R.shape) for t in (*live, *constant)]).sum(0)
         s = R / stabilised(z, self.epsilon)
         ledger.keep(kept, "epsilon", s * (stabilised(z, self.epsilon) - z), node)
         for c in constant:
             ledger.keep(kept, "bias", s * c, node)
-        return _summed([s * precise(t) for t in live], node.inputs[: len(live)]), kept
+        return _to_summands([s * precise(t) for t in live], node), kept
 
 
 def _summands_of(node: Node) -> tuple[list[Tensor], list[Tensor]]:
@@ -149,18 +180,25 @@ def _summands_of(node: Node) -> tuple[list[Tensor], list[Tensor]]:
     signs = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}[node.base]
     live, constant = [], []
     for sign, item in zip(signs, (argument(node, "self"), argument(node, "other")), strict=True):
-        if isinstance(item, Value):
+        if isinstance(item, Value) and item.differentiable:
             live.append(item.data if sign == 1 else sign * item.data)
         else:
+            item = item.data if isinstance(item, Value) else item
             constant.append(sign * torch.as_tensor(item, device=node.output.data.device))
     return live, [precise(c.to(node.output.dtype)) for c in constant]
+
+
+def _to_summands(parts: list[Tensor], node: Node) -> Grads:
+    """The parts of the summands that were recorded, each in the shape of its summand."""
+    waiting = iter(parts)
+    return [next(waiting).sum_to_size(v.shape) if v.differentiable else None for v in node.inputs]
 
 
 def _in_proportion(node: Node, x: Tensor, R: Tensor, epsilon: float, ledger: Ledger) -> Sent:
     """`x ⊙ Jᵀ (R / z)` with `z = J x`, for an operation that is linear without bias."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
-        out = node.run({node.inputs[0]: leaf, **{v: v.data for v in node.inputs[1:]}})
+        out = run(node, {node.inputs[0]: leaf})
     z = out if isinstance(out, Tensor) else out[0]
     value = z.detach()
     s = R / stabilised(value, epsilon)
@@ -218,17 +256,21 @@ class Product:
             return self._attention(node, R, kept, ledger), kept
         if len(node.inputs) == 1:
             return _in_proportion(node, precise(node.inputs[0].data), R, self.epsilon, ledger)
-        leaves = [precise(v.data).detach().requires_grad_() for v in node.inputs]
+        leaves = {v: precise(v.data).detach().requires_grad_() for v in node.inputs}
         with torch.enable_grad():
-            out = node.run(dict(zip(node.inputs, leaves, strict=True)))
+            out = run(node, leaves)
         s = self._quotient(R, out.detach(), kept, node, ledger)
-        return self._halves(out, leaves, s), kept
+        constant = run(node, {v: torch.zeros_like(leaf) for v, leaf in leaves.items()})
+        if constant.any():
+            ledger.keep(kept, "bias", s * constant, node)
+        return self._halves(node, out, leaves, s), kept
 
-    def _halves(self, out: Tensor, leaves: list[Tensor], s: Tensor) -> Grads:
-        found = torch.autograd.grad(out, leaves, s)
+    def _halves(self, node: Node, out: Tensor, leaves: dict[Value, Tensor], s: Tensor) -> Grads:
+        found = dict(zip(leaves, torch.autograd.grad(out, list(leaves.values()), s), strict=True))
         if self.attention == "constant" and len(leaves) == 2:
-            return [None, leaves[1].detach() * found[1]]
-        return [leaf.detach() * g / len(leaves) for leaf, g in zip(leaves, found, strict=True)]
+            second = node.inputs[1]
+            return [None, leaves[second].detach() * found[second]]
+        return [leaves[v].detach() * found.pop(v) / 2 if v in found else None for v in node.inputs]
 
     def _attention(self, node: Node, R: Tensor, kept: dict[str, Tensor], ledger: Ledger) -> Grads:
         """`O = softmax(c Q Kᵀ + mask) V`, taken apart into two products and a softmax."""
@@ -318,23 +360,22 @@ class Winner:
     name: str = "winner"
 
     def __call__(self, node: Node, grads: Grads, ledger: Ledger) -> Sent:
-        return [None if s is None else precise(s) for s in exact(node, _as_recorded(node, grads))], {}
+        return exactly(node, grads), {}
 
 
 @dataclass(frozen=True)
 class Generic:
-    """`R_i = x_i ∂/∂x_i Σ_j y_j R_j / (y_j ± ε)`: for any operation; it conserves only where that is linear without bias."""
+    """`R_i = x_i ∂/∂x_i Σ_j y_j R_j / (y_j ± ε)`, for any operation; it conserves where that is linear without bias."""
 
     epsilon: float = EPSILON
     name: str = "generic"
 
     def __call__(self, node: Node, grads: Grads, ledger: Ledger) -> Sent:
         scaled = [
-            None if g is None else (precise(g) / stabilised(precise(v.data), self.epsilon)).to(v.dtype)
+            None if g is None or v is None else precise(g) / stabilised(precise(v.data), self.epsilon)
             for g, v in zip(grads, node.outputs, strict=True)
-            if v is not None or g is None
         ]
-        back = exact(node, scaled)
+        back = exactly(node, scaled)
         sent = [None if b is None else precise(b) * precise(v.data) for b, v in zip(back, node.inputs, strict=True)]
         kept = {"generic rule": arrived_at(node, grads, ledger) - sent_from(node, sent, ledger)}
         return sent, kept

@@ -12,6 +12,7 @@ READS = {"addmm": "mat1", "mm": "self", "matmul": "self"}  # the argument that i
 COPIES = frozenset({"clone", "contiguous", "alias", "dropout", "detach"})
 ROWS_MERGED = frozenset({"flatten", "view", "reshape", "_unsafe_view"})
 SQUASHED = frozenset({"squash", "softmax"})
+SHAPED_AS = frozenset({"expand_as", "view_as", "reshape_as", "type_as"})
 CARRIED = frozenset({"view", "upsample", "dropout", "concatenate"})
 
 
@@ -112,8 +113,10 @@ def _last(trace: Trace, linear: list[Node]) -> frozenset[Node]:
 
 
 def gate_of(node: Node) -> int | None:
-    """Which of the two factors of a product is the gate: the one that is broadcast, else the one that was squashed."""
+    """Which of the two factors of a product is the gate: a mask, the one that is broadcast, or that was squashed."""
     a, b = node.inputs
+    if a.differentiable != b.differentiable:
+        return int(a.differentiable)
     if a.shape.numel() != b.shape.numel():
         return 0 if a.shape.numel() < b.shape.numel() else 1
     squashed = [_is_squashed(v) for v in (a, b)]
@@ -124,7 +127,7 @@ def _is_squashed(value: Value) -> bool:
     while value.node is not None:
         if value.node.kind in SQUASHED:
             return True
-        if value.node.kind not in CARRIED or len(value.node.inputs) != 1:
+        if value.node.kind not in CARRIED or (len(value.node.inputs) != 1 and value.node.base not in SHAPED_AS):
             return False
         value = value.node.inputs[0]
     return False
