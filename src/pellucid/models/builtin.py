@@ -26,6 +26,7 @@ CARDS = {
     "scenes-relu6": "network for scenes with depthwise convolutions and ReLU6",
     "volumes": "3-D network for made-up brain volumes whose decisive region is known; takes tensors",
 }
+TAKES_TENSORS = "takes tensors"
 SHARES = {
     "test_accuracy": "right on test pictures",
     "clean_accuracy": "right without the mark",
@@ -95,7 +96,7 @@ def _preprocess(facts: dict[str, Any]) -> Preprocess | None:
 def _taken(facts: dict[str, Any]) -> tuple[str, ...]:
     """What a network takes that takes no pictures."""
     shape = facts.get("input_shape")
-    return (f"takes tensors of shape (n, {', '.join(map(str, shape))}) with values in [0, 1]",) if shape else ()
+    return (f"{TAKES_TENSORS} of shape (n, {', '.join(map(str, shape))}) with values in [0, 1]",) if shape else ()
 
 
 def _facts(folder: Traversable, name: str) -> dict[str, Any]:
