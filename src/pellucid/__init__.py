@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pellucid.core.target import Target, contrast, custom, log_probability, logit, probability, region, unit
     from pellucid.core.trace import Trace
     from pellucid.evaluate.rank import rank
+    from pellucid.evaluate.ranking import Ranking
     from pellucid.images import scenes, volumes
     from pellucid.images.decode import Picture, decode
     from pellucid.images.placement import Placement
@@ -47,6 +48,7 @@ _HOMES = {
     "core.target": ("Target", "contrast", "custom", "log_probability", "logit", "probability", "region", "unit"),
     "core.trace": ("Trace",),
     "evaluate.rank": ("rank",),
+    "evaluate.ranking": ("Ranking",),
     "images.decode": ("Picture", "decode"),
     "images.placement": ("Placement",),
     "images.transforms": ("preprocess",),
@@ -80,6 +82,7 @@ __all__ = [
     "Picture",
     "Placement",
     "Progress",
+    "Ranking",
     "Receipt",
     "Rules",
     "Target",

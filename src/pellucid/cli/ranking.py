@@ -9,7 +9,7 @@ from pellucid.cli.making import shortcuts_of
 from pellucid.cli.printing import Print, echo_json, safe, table
 from pellucid.core.errors import SettingError, check_known
 from pellucid.evaluate.rank import DATA, rank
-from pellucid.evaluate.ranking import COLUMNS, Ranking, cells, check_file
+from pellucid.evaluate.ranking import Ranking, check_file
 from pellucid.methods.registry import Method
 from pellucid.models.resolve import load
 
@@ -67,9 +67,10 @@ def _methods(request: Request) -> list[Method] | None:
 def _tell(found: Ranking, out: Path | None, show: Print) -> None:
     show(f"[bold]{safe(found.model)}[/bold] on {found.data}: {found.pictures}")
     show(f"explained: {found.target}; best first, 1 is perfect, a control knows nothing of the network\n")
-    rows: Any = table(*COLUMNS.values())
-    for row in found.rows:
-        rows.add_row(*map(safe, cells(row).values()), style=STYLES[row.kind])
+    head, *lines = found.table()
+    rows: Any = table(*head)
+    for row, line in zip(found.rows, lines, strict=True):
+        rows.add_row(*map(safe, line), style=STYLES[row.kind])
     show(rows)
     for name, why in found.refused.items():
         show(f"[yellow]not ranked:[/yellow] {safe(name)}: {safe(why)}")
