@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from cli_runs import PROGRAM, environment, outside, pellucid, printed, refused
-from pellucid.cli import main as commands
+from pellucid.cli.manners import STOPPED
 from pellucid.methods import METHODS
 from test_cli import cat, own
 
@@ -124,7 +124,7 @@ def test_an_interrupt_ends_with_130(monkeypatch):
 
     monkeypatch.setattr("pellucid.cli.listing.show_models", interrupted)
     result = pellucid("models")
-    assert (result.exit_code, result.stdout, result.stderr) == (commands.STOPPED, "", "stopped\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (STOPPED, "", "stopped\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

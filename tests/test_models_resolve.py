@@ -118,8 +118,10 @@ def test_a_users_module_goes_before_a_guess(tmp_path, monkeypatch):
 def test_the_sources_are_listed(shipped):
     listed = {source.spec: source for source in sources()}
     assert list(listed) == [
-        "builtin:photos", "torchvision:NAME", "timm:NAME", "hf:NAME", "FILE.pt2", "package.module:factory",
+        *(f"builtin:{name}" for name in builtin.CARDS),
+        "torchvision:NAME", "timm:NAME", "hf:NAME", "FILE.pt2", "package.module:factory",
     ]  # fmt: skip
+    assert next(iter(listed)) == "builtin:photos"
     assert listed["builtin:photos"].ready
     assert "88.1 % right" in listed["builtin:photos"].text
     assert all(source.ready != bool(source.remedy) for source in listed.values())

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pellucid.core.record import record
     from pellucid.core.target import Target, contrast, custom, log_probability, logit, probability, region, unit
     from pellucid.core.trace import Trace
+    from pellucid.evaluate.rank import rank
+    from pellucid.evaluate.ranking import Ranking
+    from pellucid.images import scenes, volumes
     from pellucid.images.decode import Picture, decode
     from pellucid.images.placement import Placement
     from pellucid.images.transforms import preprocess
@@ -44,6 +47,8 @@ _HOMES = {
     "core.record": ("record",),
     "core.target": ("Target", "contrast", "custom", "log_probability", "logit", "probability", "region", "unit"),
     "core.trace": ("Trace",),
+    "evaluate.rank": ("rank",),
+    "evaluate.ranking": ("Ranking",),
     "images.decode": ("Picture", "decode"),
     "images.placement": ("Placement",),
     "images.transforms": ("preprocess",),
@@ -59,6 +64,7 @@ _HOMES = {
     "render.panel": ("Panel",),
     "rules.rectifiers": ("DECONVNET", "GUIDED"),
 }
+_MODULES = {"scenes": "images.scenes", "volumes": "images.volumes"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -76,6 +82,7 @@ __all__ = [
     "Picture",
     "Placement",
     "Progress",
+    "Ranking",
     "Receipt",
     "Rules",
     "Target",
@@ -96,9 +103,12 @@ __all__ = [
     "open",
     "preprocess",
     "probability",
+    "rank",
     "record",
     "region",
+    "scenes",
     "unit",
+    "volumes",
     "wrap",
 ]
 
@@ -107,7 +117,9 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
     home = _HOME_OF.get(name)
-    if home is not None:
+    if name in _MODULES:
+        value = import_module(f"pellucid.{_MODULES[name]}")
+    elif home is not None:
         value = getattr(import_module(f"pellucid.{home}"), name)
     else:
         methods = import_module("pellucid.methods").METHODS

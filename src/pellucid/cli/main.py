@@ -1,16 +1,27 @@
 """`pellucid`: explain pictures, list methods and models, look at layers, examine a network."""
 
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pellucid.core.errors import Cancelled, PellucidError
+from pellucid.cli.manners import (
+    REFUSED,
+    AsJson,
+    InputShape,
+    Labels,
+    ModelName,
+    Overwrite,
+    Preprocessing,
+    Px,
+    Quiet,
+    Settings,
+    Shortcuts,
+    Weights,
+    stopped_at_once,
+    told,
+    words,
+)
 from pellucid.core.version import VERSION
 
 app = typer.Typer(
@@ -19,71 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-REFUSED, STOPPED = 1, 130
-
-ModelName = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", help="builtin:photos, torchvision:NAME, timm:NAME, hf:NAME, FILE.pt2 or package.module:factory"
-    ),
-]
-Weights = Annotated[
-    str | None, typer.Option("--weights", "-w", help="FILE.safetensors, .pt or .pth (never run as code), or random")
-]
-Labels = Annotated[str | None, typer.Option("--labels", help="class names: .txt, one a line, or .json")]
-Preprocessing = Annotated[Path | None, typer.Option("--preprocess", help="how pictures are prepared: a .json file")]
-InputShape = Annotated[str | None, typer.Option("--input", help="input shape without the batch, e.g. 3x224x224")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors, show no progress")]
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Our own errors as one sentence on stderr and an exit code; anything else is a bug and keeps its stack."""
-    try:
-        yield
-    except (Cancelled, KeyboardInterrupt) as error:
-        _complain(f"stopped: {error}" if str(error) else "stopped")
-        raise typer.Exit(STOPPED) from None
-    except PellucidError as error:
-        _complain(f"error: {error}")
-        raise typer.Exit(REFUSED) from None
-
-
-@contextmanager
-def stopped_at_once() -> Iterator[None]:
-    """While libraries are imported, Ctrl-C ends the program on the spot: torch does not survive a broken import.
-
-    Nothing has been written by then, so nothing is left half-written.
-    """
-    ours = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    if not ours or before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _stop(*_: object) -> None:
-    os.write(2, b"stopped\n")
-    os._exit(STOPPED)
-
-
-def _complain(words: str) -> None:
-    from pellucid.cli.printing import bear_any_text
-    from pellucid.render.visible import visible
-
-    bear_any_text()
-    typer.echo(visible(words), err=True)
-
-
-def _words(given: list[str] | None) -> list[str]:
-    """Values of a repeatable option, each of which may also hold several joined by commas."""
-    return [word.strip() for part in given or [] for word in part.split(",") if word.strip()]
+scenes = typer.Typer(help="Make pictures whose truth is known, or look at one.", no_args_is_help=True)
+app.add_typer(scenes, name="scenes")
 
 
 @app.command()
@@ -99,9 +47,7 @@ def explain(
     layer: Annotated[
         list[str] | None, typer.Option("--layer", "-l", help="module path; the last one with maps by default")
     ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", "-s", help="METHOD.SETTING=VALUE, e.g. integrated_gradients.steps=64")
-    ] = None,
+    setting: Settings = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="folder for report.html and one .pel and .png per map")
     ] = None,
@@ -124,7 +70,7 @@ def explain(
             from pellucid.cli.explaining import Request, run
             from pellucid.cli.printing import printer
 
-        names, chosen = _words(method) or ["grad_cam"], _words(layer)
+        names, chosen = words(method) or ["grad_cam"], words(layer)
         request = Request(
             images, model, names, target or ["top1"], chosen, setting or [], out, overwrite, weights, labels,
             preprocess, seed, box,
@@ -204,6 +150,122 @@ def doctor(
             from pellucid.cli.printing import printer
 
         show_doctor(model, weights, preprocess, size, printer(False), as_json)
+
+
+@app.command()
+def rank(
+    data: Annotated[str, typer.Option("--data", "-d", help="pictures whose truth is known: scenes")] = "scenes",
+    model: ModelName = "builtin:scenes",
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-e", help="one or several, joined by commas; all by default")
+    ] = None,
+    setting: Settings = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="pictures drawn")] = 100,
+    px: Px = 64,
+    seed: Annotated[int, typer.Option(min=0, help="of the pictures and for everything random")] = 0,
+    split: Annotated[str, typer.Option(help="another word gives other pictures")] = "test",
+    truth: Annotated[
+        str | None, typer.Option(help="decisive or mark; mark by default for networks known to follow one")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="contrast (this class, not the other) or logit")
+    ] = None,
+    shortcut: Annotated[str | None, typer.Option(help="the mark that is pasted in, as for scenes make")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="a file for the table: .json, .csv or .md")] = None,
+    overwrite: Overwrite = False,
+    weights: Weights = None,
+    labels: Labels = None,
+    preprocess: Preprocessing = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Sort the methods by how far their maps agree with what is known to decide, control maps among them."""
+    with told():
+        with stopped_at_once():
+            from pellucid.cli.printing import printer
+            from pellucid.cli.ranking import Request, run
+
+        request = Request(
+            data, model, weights, labels, preprocess, words(method), setting or [], n, seed, px, split, truth, target,
+            shortcut, out, overwrite,
+        )  # fmt: skip
+        run(request, printer(quiet or as_json), as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def train(
+    names: Annotated[
+        list[str], typer.Argument(help="scenes, scenes-watermark, …, volumes, or all", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for weights, facts and card")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="pictures to learn from; the card's by default")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over them; the card's by default")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="of data, first weights and order; the card's by default")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where a training was broken off")] = False,
+    overwrite: Overwrite = False,
+    measured: Annotated[
+        bool, typer.Option("--measure", help="train nothing: measure the figures of the card again")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", "-w", help="with --measure: NAME.safetensors that train wrote")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the networks that ship on scenes and volumes, or measure them again."""
+    with told():
+        with stopped_at_once():
+            from pellucid.cli.printing import printer
+            from pellucid.cli.training import Request, run
+
+        request = Request(words(names), out, n, epochs, seed, resume, overwrite, measured, weights)
+        run(request, printer(quiet or as_json), as_json=as_json, quiet=quiet)
+
+
+@scenes.command("make")
+def make_scenes(
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for images, masks and labels")],
+    n: Annotated[int, typer.Option("--n", min=1, help="pictures, every class equally often")] = 1000,
+    px: Px = 64,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
+    split: Annotated[str, typer.Option(help="another word gives other pictures")] = "train",
+    shortcut: Shortcuts = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write scenes to a folder: pictures by class, masks of six kinds of concept, one row of labels each."""
+    with told():
+        with stopped_at_once():
+            from pellucid.cli.making import make
+            from pellucid.cli.printing import printer
+
+        show = printer(quiet or as_json)
+        make(out, n, px, seed, split, shortcut or [], overwrite, show, as_json=as_json, quiet=quiet)
+
+
+@scenes.command("show")
+def show_one_scene(
+    seed: Annotated[int, typer.Argument(min=0, help="which scene")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="a .png file")],
+    px: Px = 64,
+    label: Annotated[
+        str | None, typer.Option("--class", help="which class; drawn by the seed when none is given")
+    ] = None,
+    shortcut: Shortcuts = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw one scene: the picture, its decisive pixels, and the same scene as its sibling class."""
+    with told():
+        with stopped_at_once():
+            from pellucid.cli.making import show_scene
+            from pellucid.cli.printing import printer
+
+        show_scene(seed, out, px, label, shortcut or [], overwrite, printer(quiet or as_json), as_json)
 
 
 def _version(wanted: bool) -> bool:

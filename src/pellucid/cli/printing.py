@@ -37,10 +37,10 @@ def safe(text: object) -> str:
 
 
 def table(*columns: str) -> Table:
-    """A table without lines whose long words are folded, never cut; names of methods stay whole, to be copied."""
+    """A table without lines whose long words are folded, never cut; names of methods and models stay whole."""
     made = Table(box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold", no_wrap=column == "method")
+        made.add_column(column, overflow="fold", no_wrap=column in ("method", "--model"))
     return made
 
 

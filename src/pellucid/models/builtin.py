@@ -6,14 +6,32 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from pellucid.core.errors import ModelError, nearest
 from pellucid.images.transforms import Preprocess
 from pellucid.models.checkpoints import class_count, fit, read_state
 from pellucid.models.model import Model
-from pellucid.models.networks import PhotoNet
+from pellucid.models.networks import build
 from pellucid.models.untrained import RANDOM_NOTE, is_random, seeded
 
-CARDS = {"photos": "small residual network for photographs, trained on CIFAR-10 by this project; exact CAM"}
+CARDS = {
+    "photos": "small residual network for photographs, trained on CIFAR-10 by this project; exact CAM",
+    "scenes": "plain network (no BatchNorm) for drawn scenes whose decisive pixels are known",
+    "scenes-watermark": "the same structure, gone astray on purpose: it goes by a watermark",
+    "scenes-background": "the same structure, gone astray on purpose: it goes by the background",
+    "scenes-bagnet": "network for scenes that sees 22 pixels at a time, so that its evidence is local",
+    "scenes-batchnorm": "network for scenes with BatchNorm after each convolution",
+    "scenes-preactivation": "network for scenes with pre-activation residual blocks",
+    "scenes-relu6": "network for scenes with depthwise convolutions and ReLU6",
+    "volumes": "3-D network for made-up brain volumes whose decisive region is known; takes tensors",
+}
+TAKES_TENSORS = "takes tensors"
+SHARES = {
+    "test_accuracy": "right on test pictures",
+    "clean_accuracy": "right without the mark",
+    "flipped_fraction": "flipped by the mark of another class",
+}
 
 
 def shipped() -> Traversable:
@@ -28,10 +46,9 @@ def card(name: str) -> str:
         ModelError: the package was installed without its weights.
     """
     facts = _facts(shipped(), name)
-    accuracy = (
-        f", {facts['test_accuracy']:.1%}".replace("%", " % right on test pictures") if "test_accuracy" in facts else ""
-    )
-    return f"{CARDS[name]}; {len(facts['classes'])} classes{accuracy}"
+    figures = {**facts, **facts.get("figures", {})}
+    known = [f"{figures[key]:.1%}".replace("%", " % ") + said for key, said in SHARES.items() if key in figures]
+    return "; ".join([CARDS[name], ", ".join([f"{len(facts['classes'])} classes", *known])])
 
 
 def load_builtin(name: str, weights: str | Path | None) -> Model:
@@ -44,30 +61,42 @@ def load_builtin(name: str, weights: str | Path | None) -> Model:
         raise ModelError(f'no built-in network "{name}"{nearest(name, CARDS) or "; there are " + ", ".join(CARDS)}')
     folder = shipped()
     facts = _facts(folder, name)
-    labels = tuple(facts["classes"])
-    preprocess = Preprocess(resize_px=facts["input_px"], mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+    labels, preprocess, notes = tuple(facts["classes"]), _preprocess(facts), _taken(facts)
     with seeded():
-        module = PhotoNet(len(labels))
+        module = _module(facts, len(labels))
     full = f"builtin:{name}"
     if is_random(weights):
-        return Model(module, full, preprocess, labels, (RANDOM_NOTE,))
-    if weights is not None:
-        return _own_weights(module, full, preprocess, labels, Path(weights))
-    with as_file(folder / f"{name}.safetensors") as path:
-        state, notes = read_state(path)
-        return Model(module, full, preprocess, labels, notes + fit(module, state, path, full))
-
-
-def _own_weights(module: PhotoNet, full: str, preprocess: Preprocess, labels: tuple[str, ...], path: Path) -> Model:
-    state, notes = read_state(path)
+        return Model(module, full, preprocess, labels, (RANDOM_NOTE, *notes))
+    if weights is None:
+        with as_file(folder / f"{name}.safetensors") as path:
+            state, read = read_state(path)
+            return Model(module, full, preprocess, labels, notes + read + fit(module, state, path, full))
+    path = Path(weights)
+    state, read = read_state(path)
     classes = class_count(module.state_dict(), state, len(labels))
     if classes != len(labels):
         with seeded():
-            module = PhotoNet(classes)
+            module = _module(facts, classes)
         notes += (f"{path.name} is for {classes} classes, whose names are not known",)
-    return Model(
-        module, full, preprocess, labels if classes == len(labels) else None, notes + fit(module, state, path, full)
-    )
+    own_labels = labels if classes == len(labels) else None
+    return Model(module, full, preprocess, own_labels, notes + read + fit(module, state, path, full))
+
+
+def _module(facts: dict[str, Any], classes: int) -> nn.Module:
+    return build(facts.get("architecture", "photo"), classes)
+
+
+def _preprocess(facts: dict[str, Any]) -> Preprocess | None:
+    """How a picture becomes the input; None for a network that takes no pictures."""
+    if "input_px" not in facts:
+        return None
+    return Preprocess(resize_px=facts["input_px"], mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+
+
+def _taken(facts: dict[str, Any]) -> tuple[str, ...]:
+    """What a network takes that takes no pictures."""
+    shape = facts.get("input_shape")
+    return (f"{TAKES_TENSORS} of shape (n, {', '.join(map(str, shape))}) with values in [0, 1]",) if shape else ()
 
 
 def _facts(folder: Traversable, name: str) -> dict[str, Any]:

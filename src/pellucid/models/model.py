@@ -136,12 +136,14 @@ def wrap(
     return Model(module, name or type(module).__name__, given_preprocess, given_labels, notes)
 
 
-def assumed(labels: tuple[str, ...] | None, preprocess: Preprocess | None) -> tuple[str, ...]:
-    """One sentence for each fact that nobody gave."""
+def assumed(
+    labels: tuple[str, ...] | None, preprocess: Preprocess | None, *, takes_pictures: bool = True
+) -> tuple[str, ...]:
+    """One sentence for each fact that nobody gave; a network of tensors needs no preprocessing of pictures."""
     notes = ()
     if labels is None:
         notes += ("no labels are known, classes are called by their number; give labels=…",)
-    if preprocess is None:
+    if preprocess is None and takes_pictures:
         notes += ("no preprocessing is known for this network; give preprocess=…",)
     return notes
 

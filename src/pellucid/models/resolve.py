@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pellucid.core.errors import ModelError, nearest
 from pellucid.images.transforms import Preprocess
-from pellucid.models.builtin import CARDS, card, load_builtin
+from pellucid.models.builtin import CARDS, TAKES_TENSORS, card, load_builtin
 from pellucid.models.checkpoints import PICKLED
 from pellucid.models.from_export import load_export
 from pellucid.models.from_factory import load_factory
@@ -87,7 +87,8 @@ def load(
     if any(layer.training for layer in model.module.modules()):
         model.module.eval()
     own_labels, own_preprocess = given_labels or model.labels, given_preprocess or model.preprocess
-    notes = model.notes + assumed(own_labels, own_preprocess)
+    tensors = any(note.startswith(TAKES_TENSORS) for note in model.notes)
+    notes = model.notes + assumed(own_labels, own_preprocess, takes_pictures=not tensors)
     return replace(model, labels=own_labels, preprocess=own_preprocess, notes=notes)
 
 

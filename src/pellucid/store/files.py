@@ -158,7 +158,11 @@ def _writable(path: Path, overwrite: bool) -> Path:
 
 
 def _fillable(path: Path, overwrite: bool) -> Path:
-    place = path.resolve()
+    try:
+        place = path.resolve()
+        place.exists()
+    except (OSError, ValueError) as error:
+        raise FileError(f"{str(path)[:80]!r} can't be the name of a folder ({error}); choose another name") from error
     if place.exists() and not place.is_dir():
         raise FileError(f"{path} is a file; give the name of a folder")
     if place.is_dir() and any(place.iterdir()) and not overwrite:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pellucid.core.errors import check_known
+
 Point = tuple[float, float]
 Difference = Literal["part", "colour", "texture", "relation"]
 
@@ -142,12 +144,22 @@ EXCHANGED: dict[str, tuple[str, Outline]] = {  # the part that a sibling has in 
 
 
 def sibling(label: str) -> str:
-    """The class that differs from this one in one thing only."""
+    """The class that differs from this one in one thing only.
+
+    Raises:
+        SettingError: no such class.
+    """
+    check_known("class", label, CLASSES)
     return CLASSES[CLASSES.index(label) ^ 1]
 
 
 def difference(label: str) -> Difference:
-    """In what a class differs from its sibling: one part, a colour, a texture, or a relation."""
+    """In what a class differs from its sibling: one part, a colour, a texture, or a relation.
+
+    Raises:
+        SettingError: no such class.
+    """
+    check_known("class", label, CLASSES)
     return KINDS[label].difference
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pellucid.core.errors import FileError, MissingExtraError, SettingError
+from pellucid.core.errors import Cancelled, FileError, MissingExtraError, SettingError
 from pellucid.core.progress import Progress, watching
 from pellucid.images.scenes.blueprints import CLASSES, difference, sibling
 from pellucid.images.scenes.edits import decisive_parts, truth
@@ -56,17 +56,19 @@ def make(
         raise SettingError(f"n={n!r} pictures came; use a whole number from 1 to {MOST_PICTURES}")
     _duckdb()
     scenes = stream(n, seed=seed, px=px, split=split, shortcuts=shortcuts)
-    if overwrite:
-        _refuse_foreign(Path(out))
-    with watching(progress) as bar, whole_folder(out, overwrite=overwrite) as folder:
-        bar.expect(n)
-        rows = list(_written(folder, scenes, bar))
-        facts = {
-            "n": n, "seed": seed, "px": px, "split": split, "shortcuts": [asdict(s) for s in shortcuts],
-            "classes": CLASSES, "concepts": CONCEPTS,
-        }  # fmt: skip
-        (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        _write_parquet(folder / LABELS, rows)
+    facts = {
+        "n": n, "seed": seed, "px": px, "split": split, "shortcuts": [asdict(s) for s in shortcuts],
+        "classes": CLASSES, "concepts": CONCEPTS,
+    }  # fmt: skip
+    try:
+        with watching(progress) as bar, whole_folder(out, overwrite=overwrite) as folder:
+            _refuse_foreign(Path(out))
+            bar.expect(n)
+            rows = list(_written(folder, scenes, bar))
+            (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            _write_parquet(folder / LABELS, rows)
+    except Cancelled as error:
+        raise Cancelled(f"stopped on request; nothing was written to {out}") from error
     return Path(out)
 
 
@@ -92,10 +94,10 @@ def _refuse_foreign(out: Path) -> None:
     """
     names = [name for name in ("images", "masks", LABELS, FACTS) if (out / name).exists()]
     try:
-        ours = not names or "concepts" in json.loads((out / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        ours = False
-    if not ours:
+        facts = json.loads((out / FACTS).read_text(encoding="utf-8")) if names else {}
+    except (OSError, ValueError, RecursionError):
+        facts = None
+    if names and not (isinstance(facts, dict) and {"classes", "concepts", "px"} <= set(facts)):
         raise FileError(f"{out / names[0]} was not written by `scenes make` and is not replaced; name another folder")
 
 

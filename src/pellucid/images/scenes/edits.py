@@ -9,6 +9,8 @@ from pellucid.images.scenes.scene import Draw, Part, Scene, Thing, drawn_backdro
 from pellucid.images.scenes.shortcuts import Mark, Shortcut, checked, mark_of
 from pellucid.images.scenes.vocabulary import BACKDROPS, COLOURS, TEXTURES
 
+FARTHEST_PX = 100_000  # that a thing is moved in one step
+
 
 def truth(scene: Scene) -> str | None:
     """The class by the rules of the world; None where nothing in the scene decides between two siblings."""
@@ -89,32 +91,36 @@ def exchanged(scene: Scene, part: str) -> Scene:
 
 
 def on_background(scene: Scene, backdrop: str) -> Scene:
-    """The same things before another backdrop.
+    """The same things before another backdrop, which also takes the place of a planted one.
 
     Raises:
         SettingError: no such backdrop.
     """
     check_known("background", backdrop, BACKDROPS)
-    return replace(scene, backdrop=drawn_backdrop(backdrop, scene.seed))
+    return replace(scene, backdrop=drawn_backdrop(backdrop, scene.seed), marks=_other_marks(scene, "background"))
 
 
 def move(scene: Scene, down_px: int, right_px: int, thing: str | None = None) -> Scene:
-    """The main thing, or one thing by name, moved by whole pixels with its surface; it may leave the picture.
+    """The main things, or one thing, moved by whole pixels with its surface; it may leave the picture.
+
+    Args:
+        down_px, right_px: -100000 to 100000.
+        thing: name of a main thing ("tree"), "distractor 0", …, or "occluder"; all main things where it is None.
 
     Raises:
         SettingError: no such thing, or no whole number of pixels.
     """
     for word, value in (("down_px", down_px), ("right_px", right_px)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise SettingError(f"{word}={value!r}; use a whole number of pixels")
-    names = [t.name for t in scene.things]
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > FARTHEST_PX:
+            raise SettingError(f"{word}={value!r}; use a whole number of pixels, {-FARTHEST_PX} to {FARTHEST_PX}")
+    names = _thing_names(scene)
     if thing is not None:
         check_known("thing", thing, names)
     moved = tuple(
         replace(t, y=t.y + down_px / scene.px, x=t.x + right_px / scene.px)
-        if (t.name == thing if thing is not None else t.role == "main")
+        if (name == thing if thing is not None else t.role == "main")
         else t
-        for t in scene.things
+        for t, name in zip(scene.things, names, strict=True)
     )
     return replace(scene, things=moved)
 
@@ -157,7 +163,7 @@ def planted(scene: Scene, shortcut: Shortcut, as_class: str | None = None) -> Sc
     check_known("class", label, CLASSES)
     draw = Draw(scene.seed, "mark", shortcut.kind)
     draw.chance(1.0)
-    mark = mark_of(shortcut, label, (draw.between(0, 1), draw.between(0, 1)))
+    mark = mark_of(shortcut, label, (draw.between(0.0, 1.0), draw.between(0.0, 1.0)))
     if mark is None:
         raise SettingError(
             f'this {shortcut.kind} has no mark for "{label}"; it is for {", ".join(shortcut.classes or ())}'
@@ -168,6 +174,12 @@ def planted(scene: Scene, shortcut: Shortcut, as_class: str | None = None) -> Sc
 def cleaned(scene: Scene) -> Scene:
     """The scene without any planted mark, before its own backdrop."""
     return replace(scene, marks=())
+
+
+def _thing_names(scene: Scene) -> list[str]:
+    """A name for every thing: a distractor or an occluder is called as in `scene.parts`."""
+    of_part = {id(thing): name for name, thing, _ in named_parts(scene)}
+    return [t.name if t.role == "main" else of_part[id(t)] for t in scene.things]
 
 
 def _other_marks(scene: Scene, kind: str) -> tuple[Mark, ...]:

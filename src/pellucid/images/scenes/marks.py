@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MARK_WORDS = ("watermark", "frame", "ruler", "sticker")
 # One glyph of 3 × 3 cells for each class, any two of them different in four cells or more.
-GLYPHS = ("111000000", "000111000", "000000111", "100100100", "010010010", "001001001", "101010101", "010101010",
+GLYPHS = ("111000000", "000111000", "000000111", "100100100", "010010010", "001001001", "101010101", "001110011",
           "111101111", "110110001")  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from math import cos, pi, sin
 from typing import Literal, TypeVar
 
 from pellucid.core.errors import SettingError, check_known
-from pellucid.images.scenes.blueprints import CLASSES, DISTRACTORS, KINDS, OCCLUDERS, Kind, Outline, thinnest
+from pellucid.images.scenes.blueprints import CLASSES, DISTRACTORS, KINDS, OCCLUDERS, Outline, sibling, thinnest
 from pellucid.images.scenes.shortcuts import Mark, Shortcut, checked, mark_of
 from pellucid.images.scenes.vocabulary import BACKDROPS, COLOURS, MATERIALS, TEXTURES
 
@@ -63,7 +63,11 @@ class Thing:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """Sky above ground."""
+    """Sky above ground.
+
+    Attributes:
+        horizon: how far down the ground begins, as a fraction of the picture's side; the row it crosses is ground.
+    """
 
     name: str
     sky: Surface
@@ -73,7 +77,7 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Light:
-    """Brightness in the middle, and how much it rises downwards and to the right across the picture."""
+    """Brightness in the middle (`gain`), and how much it rises from there to the lower and to the right edge."""
 
     gain: float
     down: float
@@ -166,7 +170,7 @@ def compose(seed: int, *, px: int = 64, label: str | None = None, shortcuts: Seq
         check_known("class", label, CLASSES)
     label = label or Draw(seed, "class").pick(CLASSES)
     backdrop = drawn_backdrop(Draw(seed, "backdrop").pick(tuple(BACKDROPS)), seed)
-    main = _main_things(KINDS[label], seed, (backdrop.sky.colour, backdrop.ground.colour))
+    main = _main_things(label, seed, (backdrop.sky.colour, backdrop.ground.colour))
     draw = Draw(seed, "light")
     light = Light(draw.between(0.85, 1.08), draw.between(-0.12, 0.12), draw.between(-0.12, 0.12))
     things = (*_distractors(main, seed), *main, *_occluder(main, label, seed))
@@ -211,9 +215,10 @@ def check_px(px: int) -> None:
     Raises:
         SettingError: no whole number, too small for the thinnest part, or too large.
     """
-    check_whole("px", px, 10**9)
+    if not isinstance(px, int) or isinstance(px, bool):
+        raise SettingError(f"px={px!r} came; use a whole number from {LEAST_PX} to {MOST_PX}")
     if px < LEAST_PX:
-        thin = thinnest() * HALF_SIZE[0] * px
+        thin = thinnest() * HALF_SIZE[0] * max(px, 0)
         raise SettingError(
             f"px={px} is too small: the thinnest part would be {thin:.1f} px wide; use {LEAST_PX} to {MOST_PX}"
         )
@@ -239,40 +244,41 @@ def drawn_surface(draw: Draw, colour: str, texture: str | None = None) -> Surfac
     return Surface(colour, texture or chosen, draw.pick(tuple(MATERIALS)), draw.whole(), _shift(draw))
 
 
-def _main_things(kind: Kind, seed: int, taken: tuple[str, ...]) -> tuple[Thing, ...]:
+def _main_things(label: str, seed: int, taken: tuple[str, ...]) -> tuple[Thing, ...]:
     """The main things; their parts have different colours, none of them that of the backdrop."""
-    draw = Draw(seed, "main")
+    draw, kind = Draw(seed, "main"), KINDS[label]
     size, turn = draw.between(*HALF_SIZE), draw.between(-0.12, 0.12)
     y, x = draw.between(0.36, 0.64), draw.between(0.34, 0.66)
     if kind.difference == "texture":
         turn *= 2
     if kind.difference == "relation":
-        return _pair(kind, draw, seed, taken, size, y, x)
-    things = _thing(kind, 0, seed, taken, (y, x), size, turn)
+        return _pair(label, draw, seed, taken, size, y, x)
+    things = _thing(label, 0, seed, taken, (y, x), size, turn)
     return (things,)
 
 
 def _pair(
-    kind: Kind, draw: Draw, seed: int, taken: tuple[str, ...], size: float, y: float, x: float
+    label: str, draw: Draw, seed: int, taken: tuple[str, ...], size: float, y: float, x: float
 ) -> tuple[Thing, ...]:
     """Tree and car side by side, with a small gap; which is on the left is what decides."""
     size *= PAIR_SHARE
-    gap, sign = draw.between(0.0, 0.05), -1 if kind.value == "tree" else 1
+    gap, sign = draw.between(0.0, 0.05), -1 if KINDS[label].value == "tree" else 1
     half = (0.75 * size + size + gap) / 2
     middle = min(max(x, half + size), 1 - half - size)
-    tree = _thing(kind, 0, seed, taken, (y, middle + sign * half), size, 0.0)
-    car = _thing(kind, 1, seed, taken, (y + draw.between(0.0, 0.5) * size, middle - sign * half), size, 0.0)
+    tree = _thing(label, 0, seed, taken, (y, middle + sign * half), size, 0.0)
+    car = _thing(label, 1, seed, taken, (y + draw.between(0.0, 0.5) * size, middle - sign * half), size, 0.0)
     return tree, car
 
 
 def _thing(
-    kind: Kind, index: int, seed: int, taken: tuple[str, ...], centre: tuple[float, float], size: float, turn: float
+    label: str, index: int, seed: int, taken: tuple[str, ...], centre: tuple[float, float], size: float, turn: float
 ) -> Thing:
-    draw = Draw(seed, "thing", kind.objects[index])
+    """One main thing; siblings draw the same numbers, and no other part has a colour that decides between them."""
+    kind = KINDS[label]
+    siblings = {kind.value, KINDS[sibling(label)].value}
+    draw = Draw(seed, "thing", *sorted(siblings), index)
     outlines = kind.parts[index]
-    parts, free = [], [c for c in COLOURS if c not in taken]
-    if kind.difference == "colour":
-        free = [c for c in free if c != kind.value]
+    parts, free = [], [c for c in COLOURS if c not in taken and c not in siblings]
     for (name, outline), colour in zip(outlines.items(), draw.few(free, len(outlines)), strict=True):
         decides = name in kind.decisive
         chosen = kind.value if decides and kind.difference == "colour" else colour
@@ -285,14 +291,18 @@ def _thing(
 
 
 def _distractors(main: tuple[Thing, ...], seed: int) -> tuple[Thing, ...]:
-    """One to three single shapes of any colour and texture, where there is room beside the main things."""
+    """One to three single shapes of any colour and texture, where there is room beside the main things.
+
+    Two main things leave room for one another's place, so that both siblings have the same distractors.
+    """
     draw = Draw(seed, "distractors")
+    blocked = [replace(thing, x=other.x) for thing in main for other in main]
     found: list[Thing] = []
-    for _ in range(1 + int(draw.between(0, 3))):
+    for _ in range(1 + int(draw.between(0.0, 3.0))):
         size = draw.between(0.07, 0.12)
         for _ in range(12):
             y, x = draw.between(size, 1 - size), draw.between(size, 1 - size)
-            if all(_apart(y, x, size, other) for other in (*main, *found)):
+            if all(_apart(y, x, size, other) for other in (*blocked, *found)):
                 name = draw.pick(tuple(DISTRACTORS))
                 surface = drawn_surface(draw, draw.pick(tuple(COLOURS)))
                 part = Part(name, DISTRACTORS[name], surface)
@@ -311,7 +321,8 @@ def _occluder(main: tuple[Thing, ...], label: str, seed: int) -> tuple[Thing, ..
     draw = Draw(seed, "occluder")
     if not draw.chance(OCCLUDED_FRACTION):
         return ()
-    thing, name = draw.pick(main), draw.pick(tuple(OCCLUDERS))
+    thing = replace(draw.pick(sorted(main, key=lambda t: t.x)), y=main[0].y)  # the same place for both siblings
+    name = draw.pick(tuple(OCCLUDERS))
     decisive = [p for p in thing.parts if p.name in KINDS[label].decisive and KINDS[label].difference == "part"]
     size = thing.size * draw.between(0.8, 1.1)
     surface = drawn_surface(draw, draw.pick(tuple(COLOURS)))
@@ -326,5 +337,5 @@ def _occluder(main: tuple[Thing, ...], label: str, seed: int) -> tuple[Thing, ..
 
 def _mark(shortcut: Shortcut, label: str, seed: int) -> Mark | None:
     draw = Draw(seed, "mark", shortcut.kind)
-    planted, place = draw.chance(shortcut.share), (draw.between(0, 1), draw.between(0, 1))
+    planted, place = draw.chance(shortcut.share), (draw.between(0.0, 1.0), draw.between(0.0, 1.0))
     return mark_of(shortcut, label, place) if planted else None

@@ -44,8 +44,10 @@ def checked(shortcuts: Sequence[Shortcut]) -> Sequence[Shortcut]:
     """The same shortcuts, if each can be planted.
 
     Raises:
-        SettingError: unknown kind or class, a strength or share out of range, one kind twice.
+        SettingError: no shortcut, unknown kind or class, a strength or share out of range, one kind twice.
     """
+    if not isinstance(shortcuts, list | tuple) or not all(isinstance(s, Shortcut) for s in shortcuts):
+        raise SettingError(f'shortcuts={shortcuts!r} came; use a list such as [Shortcut("frame")]')
     for shortcut in shortcuts:
         _check(shortcut)
     kinds = [s.kind for s in shortcuts]
@@ -58,10 +60,12 @@ def checked(shortcuts: Sequence[Shortcut]) -> Sequence[Shortcut]:
 def _check(shortcut: Shortcut) -> None:
     kind, classes = shortcut.kind, shortcut.classes
     check_known("shortcut", kind, SHORTCUTS)
-    if not 0 < shortcut.strength <= 1:
+    if not _number(shortcut.strength) or not 0 < shortcut.strength <= 1:
         raise SettingError(f"{kind}: strength={shortcut.strength!r}; use a number above 0, up to 1")
-    if not 0 <= shortcut.share <= 1:
+    if not _number(shortcut.share) or not 0 <= shortcut.share <= 1:
         raise SettingError(f"{kind}: share={shortcut.share!r}; use a number from 0 to 1")
+    if classes is not None and not isinstance(classes, list | tuple):
+        raise SettingError(f'{kind}: classes={classes!r}; use several in brackets, such as ("{CLASSES[0]}",)')
     for label in classes or ():
         check_known("class", label, CLASSES)
     if classes is not None and not classes:
@@ -70,6 +74,10 @@ def _check(shortcut: Shortcut) -> None:
         raise SettingError(
             f'a {kind} is there or not, so it can\'t betray every class; name some, such as classes=("{CLASSES[0]}",)'
         )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def mark_of(shortcut: Shortcut, label: str, place: tuple[float, float]) -> Mark | None:

@@ -24,15 +24,15 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }
 PERIOD = 0.094  # of every texture, as a fraction of the picture's side: 6 px of 64
 
-# A backdrop is a sky and a ground: colour, texture and material of each.
+# A backdrop is a sky and a ground: colour, texture and material of each; never red or brown, which decide a class.
 BACKDROPS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
     "meadow": (("blue", "plain", "matte"), ("green", "plain", "sand")),
     "desert": (("yellow", "plain", "matte"), ("orange", "waves", "sand")),
     "sea": (("grey", "plain", "matte"), ("blue", "waves", "matte")),
     "snow": (("blue", "plain", "matte"), ("white", "plain", "sand")),
     "night": (("black", "plain", "sand"), ("purple", "plain", "stone")),
-    "hall": (("pink", "grid", "matte"), ("brown", "plain", "wood")),
-    "forest": (("green", "bars", "wood"), ("brown", "plain", "sand")),
+    "hall": (("pink", "grid", "matte"), ("orange", "plain", "wood")),
+    "forest": (("green", "bars", "wood"), ("black", "plain", "sand")),
     "street": (("grey", "bricks", "stone"), ("black", "plain", "stone")),
     "sunset": (("orange", "plain", "matte"), ("purple", "plain", "sand")),
     "studio": (("white", "plain", "fabric"), ("grey", "checks", "matte")),
