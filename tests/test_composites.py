@@ -71,7 +71,8 @@ def test_lines_say_the_same_as_python() -> None:
 
 @pytest.mark.parametrize("rule", sorted(c.RULES))
 def test_every_rule_has_a_name_for_files(rule: str) -> None:
-    made = composite_from([{"rule": rule}]).choices[0].rule
+    numbers = {"low": -1.0, "high": 1.0} if rule == "box" else {}
+    made = composite_from([{"rule": rule, **numbers}]).choices[0].rule
     assert callable(made) and getattr(made, "name", "")
 
 

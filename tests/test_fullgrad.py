@@ -11,8 +11,8 @@ from networks import zoo
 from networks.awkward import AWKWARD, BATCH_DEPENDENT, example, twin
 from networks.common import seeded
 from oracles import cams
-from pellucid.core.record import record
 from pellucid.core.layout import layout
+from pellucid.core.record import record
 from test_gradient_methods import SINGLE, class_per_image
 
 ARCHITECTURES = (

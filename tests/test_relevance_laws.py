@@ -286,3 +286,22 @@ def test_networks_in_bfloat16(name: str) -> None:
     trace = record(factory().bfloat16(), *example(shapes, dtype=torch.bfloat16))
     closes(trace, c.epsilon_plus(), 1e-4)
     closes(trace, Composite("sums", (Choice(Epsilon(), "sum"), *BASE)), 1e-3)
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus", "epsilon_alpha2_beta1"])
+def test_a_constant_that_is_added_to_each_channel_is_a_bias(composite: str) -> None:
+    class Written(nn.Module):
+        def __init__(self, twin: nn.Sequential) -> None:
+            super().__init__()
+            self.conv, self.head = twin[0], twin[3]
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = nn.functional.conv2d(x, self.conv.weight) + self.conv.bias.view(-1, 1, 1)
+            return y.relu().flatten(1) @ self.head.weight.T - (-self.head.bias)
+
+    torch.manual_seed(0)
+    twin = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).double().eval()
+    x = torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    one, other = (outcome(net, x, "lrp", composite=composite).attribution for net in (twin, Written(twin)))
+    assert torch.allclose(one, other, rtol=0, atol=1e-12)
+    assert one.abs().max() > 1e-3

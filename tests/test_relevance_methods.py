@@ -205,7 +205,7 @@ def test_relevance_that_grows_and_cancels_is_told() -> None:
     grown = outcome(model, x, "lrp", composite="epsilon")
     assert check(grown, "largest relevance on the way") > 100
     (told,) = [k for k in grown.receipts[0].checks if k.name == "largest relevance on the way"]
-    assert told.verdict == "fail" and "epsilon_plus" in told.text and "rounding" in told.text
+    assert told.verdict == "warn" and "epsilon_plus" in told.text and "rounding" not in told.text
     assert check(grown, "conservation error") == pytest.approx(0.0, abs=1e-6)
     calm = outcome(model, x, "lrp")
     assert check(calm, "largest relevance on the way") < 2
@@ -214,7 +214,9 @@ def test_relevance_that_grows_and_cancels_is_told() -> None:
     with torch.no_grad():
         small[1].weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -0.9999]]))  # type: ignore[union-attr]
     (told,) = [k for k in outcome(small, torch.ones(1, 2, dtype=F64), "lrp").receipts[0].checks if "largest" in k.name]
-    assert told.verdict == "fail" and "deep_taylor" in told.text
+    assert told.verdict == "warn" and "deep_taylor" in told.text
+    (told,) = [k for k in outcome(small.float(), torch.ones(1, 2), "lrp").receipts[0].checks if "largest" in k.name]
+    assert told.verdict == "fail" and "rounding" in told.text
 
 
 def test_an_operation_without_a_rule_is_refused_or_told() -> None:

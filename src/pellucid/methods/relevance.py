@@ -125,7 +125,7 @@ def _check(
         share = {reason: float(amount[row]) / whole for reason, amount in kept.items()}
         case.checks[image] += [
             _closing(float(error[row]) / whole, share, ledger.separable),
-            _peak(float(peak[row]) / whole, rules.name),
+            _peak(float(peak[row]) / whole, rules.name, torch.finfo(found.dtype).eps),
         ]
     generic = sorted(
         {f"{n.name} in {n.path or 'the network'}" for n, e in ledger.entries.items() if e.rule == "generic"}
@@ -152,36 +152,34 @@ def _closing(error: float, share: dict[str, float], separable: bool) -> Check:
     return Check("conservation error", error, CLOSED, verdict, f"of the relevance, stayed on the way{whole}: {words}")
 
 
-def _peak(ratio: float, composite: str) -> Check:
-    if ratio > BLOWN_UP:
-        steady = "epsilon_plus" if not composite.startswith("epsilon_plus") else "deep_taylor"
-        text = (
-            f"relevance grew to {ratio:.3g} times what was shared out and cancels again: its details are rounding; "
-            f'use composite "{steady}", {STEADY[steady]}'
-        )
-        return Check("largest relevance on the way", ratio, BLOWN_UP, "fail", text)
-    return Check("largest relevance on the way", ratio, BLOWN_UP, "pass", "as a multiple of what was shared out")
+def _peak(ratio: float, composite: str, rounding: float) -> Check:
+    """How far relevance grew above what was shared out; a failure where rounding reaches the map's own size."""
+    if ratio <= BLOWN_UP:
+        return Check("largest relevance on the way", ratio, BLOWN_UP, "pass", "as a multiple of what was shared out")
+    steady = "epsilon_plus" if not composite.startswith("epsilon_plus") else "deep_taylor"
+    lost = ratio * rounding > CLOSED
+    text = (
+        f"relevance grew to {ratio:.3g} times what was shared out and cancels again"
+        f'{": its details are rounding" if lost else ""}; use composite "{steady}", {STEADY[steady]}'
+    )
+    return Check("largest relevance on the way", ratio, BLOWN_UP, "fail" if lost else "warn", text)
 
 
 def composite_doctor(name: str) -> Any:
-    """What a composite can do on a network: which operations have no faithful rule."""
+    """What a ready-made composite can do on a network: which operations have no faithful rule; tried once."""
 
     def doctor(trace: Trace) -> Verdict:
-        composite = {"deep_taylor": deep_taylor_composite, "excitation": excitation, **PRESETS}[name]()
-        return verdict_of(composite, trace)
+        key = f"verdict of {name}"
+        if key not in trace.memo:
+            composite = {"deep_taylor": deep_taylor_composite, "excitation": excitation, **PRESETS}[name]()
+            trace.memo[key] = verdict_of(composite, trace)
+        return trace.memo[key]
 
     return doctor
 
 
 def verdict_of(composite: Composite, trace: Trace) -> Verdict:
     """Exact where every operation that relevance can reach has a rule; attention is approximate; else impossible."""
-    key = f"verdict of {composite.name}"
-    if key not in trace.memo:
-        trace.memo[key] = _tried(composite, trace)
-    return trace.memo[key]
-
-
-def _tried(composite: Composite, trace: Trace) -> Verdict:
     seeds = {class_scores(trace): torch.ones_like(class_scores(trace).data)}
     walk = Walk(trace, seeds, composite.on(trace))
     try:

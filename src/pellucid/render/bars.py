@@ -45,7 +45,8 @@ def html(title: str, bars: list[Bar]) -> str:
     """The bars as a table whose last column is drawn."""
     most = _most(bars)
     rows = "".join(
-        f'<tr><th scope="row">{escape(bar.target)}</th><td>{paint.number(bar.warm)}</td><td>{paint.number(bar.cold)}</td>'
+        f'<tr><th scope="row">{escape(bar.target)}</th><td>{paint.number(bar.warm)}</td>'
+        f"<td>{paint.number(bar.cold)}</td>"
         f'<td><svg viewBox="0 0 200 10" width="200" height="14" aria-hidden="true">'
         f'<rect x="100" width="{100 * bar.warm / most:.2f}" height="10" fill="{_hex(WARM)}"/>'
         f'<rect x="{100 + 100 * bar.cold / most:.2f}" width="{-100 * bar.cold / most:.2f}" height="10" '

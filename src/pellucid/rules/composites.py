@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pellucid.core.derivatives import Grads, argument
@@ -80,8 +81,8 @@ class Choice:
 def kind_of_rule(node: Node) -> str:
     """The kind by which relevance rules are chosen, by what an operation does to the numbers.
 
-    Sums over axes count as average pools, `-x` as a scale, `x @ W` as linear, and a convolution whose filters were
-    computed from the input as a product.
+    Sums over axes count as average pools, `-x` as a scale, `b + w ⊙ x` as a norm, `x @ W` as linear, and a
+    convolution whose filters were computed from the input as a product.
     """
     if is_linear(node):
         return "linear" if node.base == "matmul" else node.kind
@@ -89,6 +90,8 @@ def kind_of_rule(node: Node) -> str:
         return "product"
     if node.base == "neg":
         return "scale"
+    if node.base == "addcmul" and len(node.inputs) == 1:
+        return "norm"
     if node.base in ELEMENTWISE:
         return "rectifier"
     if node.kind == "clamp" and len(node.inputs) == 2:
@@ -138,7 +141,7 @@ class Composite:
 
     def rule(self, node: Node, trace: Trace) -> RelevanceRule | None:
         """The rule of an operation; None where no faithful one is known."""
-        if node.kind == "batch_norm" and node in structure(trace).merged:
+        if node in structure(trace).merged:
             return MERGED
         return next((c.rule for c in self.choices if c.speaks_for(node, trace) and _fits(c.rule, node)), None)
 
@@ -267,6 +270,7 @@ BOUNDED: dict[str, Callable[[Tensor, Tensor], Composite]] = {"epsilon_gamma_box"
 RULES: dict[str, Callable[..., RelevanceRule]] = {
     "zero": linear.zero, "epsilon": linear.epsilon, "gamma": linear.gamma, "signed_gamma": linear.signed_gamma,
     "alpha_beta": linear.alpha_beta, "z_plus": linear.z_plus, "w_square": linear.w_square, "flat": linear.flat,
+    "box": lambda low, high: linear.box(torch.tensor(float(low)), torch.tensor(float(high))),
     "pass": Pass, "ratio": Ratio, "sum_epsilon": Epsilon, "winner": Winner, "gate": Gate, "product": Product,
     "route": Route, "generic": Generic,
 }  # fmt: skip

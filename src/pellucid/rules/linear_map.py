@@ -86,8 +86,10 @@ def linear_map(node: Node, facts: Structure) -> LinearMap:
     if not is_linear(node):
         raise TraceError(f"{node.name} in {node.path or 'the network'} has no constant weight")
     found = _convolution(node) if node.kind == "convolution" else _matrix(node)
-    merged = facts.batch_norm_of.get(node)
-    return found if merged is None else _with_batch_norm(found, merged)
+    behind = facts.behind.get(node)
+    if behind is None:
+        return found
+    return _with_batch_norm(found, behind) if behind.kind == "batch_norm" else _with_constant(found, behind)
 
 
 def _convolution(node: Node) -> LinearMap:
@@ -135,6 +137,16 @@ def affine(node: Node) -> tuple[Tensor, Tensor]:
 
 def _or_none(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else precise(tensor)
+
+
+def _with_constant(found: LinearMap, addition: Node) -> LinearMap:
+    """`b' = b ± c` for a constant that is added to each channel."""
+    constant = precise(argument(addition, "other")) * argument(addition, "alpha", 1)
+    constant = (-constant if addition.base == "sub" else constant).to(found.x.dtype)
+    if found.node.kind == "convolution" and constant.numel() > 1:
+        constant = constant.reshape(-1, *[1] * (found.weight.dim() - 2))
+    bias = constant if found.bias is None else found.bias + constant
+    return LinearMap(found.node, found.x, found.weight, bias, found.apply, addition)
 
 
 def _with_batch_norm(found: LinearMap, merged: Node) -> LinearMap:

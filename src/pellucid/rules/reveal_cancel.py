@@ -66,7 +66,7 @@ def linear_of_two(node: Node, grads: Grads, reference: Reference) -> Grads:
     back = _sum_of_two if _is_sum_of_two(node) else _average_of_two if _is_average(node) else _map_of_two
     found = back(node, m_up.reshape(node.output.shape), m_down.reshape(node.output.shape), reference)
     facts = structure(reference.trace)
-    merged = facts.batch_norm_of.get(node)
+    merged = facts.behind.get(node)
     value = node.output if merged is None else merged.output
     if grads[0] is None or (set(facts.uses.get(value, ())) <= set(behind) and value not in reference.trace.outputs):
         return found

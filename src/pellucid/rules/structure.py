@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from pellucid.core.derivatives import argument
 from pellucid.core.layers import ancestors
 from pellucid.core.target import class_scores
@@ -21,14 +23,16 @@ class Structure:
     """Facts about a recording.
 
     Attributes:
-        merged: BatchNorm that stands behind a convolution or a linear layer alone -> that layer, and the reverse.
+        merged: BatchNorm, or the sum with a constant for each channel, that stands behind a convolution or a linear
+            layer alone -> that layer.
+        behind: the reverse.
         first: linear operations with no other linear operation before them.
         last: linear operations with none behind them on the way to the scores.
         uses: the operations that read a value.
     """
 
     merged: dict[Node, Node]
-    batch_norm_of: dict[Node, Node]
+    behind: dict[Node, Node]
     first: frozenset[Node]
     last: frozenset[Node]
     uses: dict[Value, list[Node]] = field(repr=False)
@@ -57,6 +61,8 @@ def _read(trace: Trace) -> Structure:
             uses.setdefault(value, []).append(node)
     ends = {*trace.outputs, trace.output}
     merged = {n: m for n in trace.nodes if n.kind == "batch_norm" and (m := _merges_into(n, uses, ends)) is not None}
+    taken = set(merged.values())
+    merged |= {n: m for n in trace.nodes if (m := _adds_bias_to(n, uses, ends)) is not None and m not in taken}
     leading = ancestors(trace, class_scores(trace))
     linear = [n for n in trace.nodes if is_linear(n) and n.output in leading]
     return Structure(merged, {m: n for n, m in merged.items()}, _first(trace, linear), _last(trace, linear), uses)
@@ -76,6 +82,20 @@ def _merges_into(node: Node, uses: dict[Value, list[Node]], ends: set[Value]) ->
             return None
         value = before.inputs[0]
     return None
+
+
+def _adds_bias_to(node: Node, uses: dict[Value, list[Node]], ends: set[Value]) -> Node | None:
+    """The linear operation whose output only this sum reads, which adds one constant to each of its channels."""
+    if node.base not in ("add", "sub") or len(node.inputs) != 1 or argument(node, "self") is not node.inputs[0]:
+        return None
+    value, constant = node.inputs[0], argument(node, "other")
+    if value.node is None or not is_linear(value.node) or len(uses[value]) != 1 or value in ends:
+        return None
+    if not isinstance(constant, Tensor) or node.output.shape != value.shape:
+        return None
+    channel = len(value.shape) - 1 if value.node.kind != "convolution" else 1
+    places = [d - constant.dim() + len(value.shape) for d in range(constant.dim()) if constant.shape[d] != 1]
+    return value.node if places in ([], [channel]) else None
 
 
 def _same_channels(linear: Node, batch_norm: Node) -> bool:
