@@ -40,10 +40,10 @@ def test_lines_choose_rules_in_order() -> None:
     rules = met(composite_from(LINES), pooled(), random_input(1, 3, 8, 8))
     assert rules == {
         "0": "flat",
-        "1": "merged into the layer before",
+        "1": "merged",
         "2": "pass",
         "3": "gamma(0.1)",
-        "4": "merged into the layer before",
+        "4": "merged",
         "5": "pass",
         "6": "epsilon",
         "7": "route",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.core.version import VERSION
 
 if TYPE_CHECKING:
+    from pellucid import rules
     from pellucid.core.baselines import baseline
     from pellucid.core.errors import PellucidError
     from pellucid.core.progress import Progress
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from pellucid.images.placement import Placement
     from pellucid.images.transforms import preprocess
     from pellucid.methods import METHODS, Method, method
+    from pellucid.methods.books import books
     from pellucid.methods.case import Case
+    from pellucid.methods.deeplift import influence
     from pellucid.methods.doctor import doctor
     from pellucid.methods.explain import explain, open
     from pellucid.methods.localise import localise
@@ -53,7 +56,9 @@ _HOMES = {
     "images.placement": ("Placement",),
     "images.transforms": ("preprocess",),
     "methods": ("METHODS", "Method", "method"),
+    "methods.books": ("books",),
     "methods.case": ("Case",),
+    "methods.deeplift": ("influence",),
     "methods.doctor": ("doctor",),
     "methods.explain": ("explain", "open"),
     "methods.localise": ("localise",),
@@ -64,7 +69,7 @@ _HOMES = {
     "render.panel": ("Panel",),
     "rules.rectifiers": ("DECONVNET", "GUIDED"),
 }
-_MODULES = {"scenes": "images.scenes", "volumes": "images.volumes"}
+_MODULES = {"rules": "rules", "scenes": "images.scenes", "volumes": "images.volumes"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -90,11 +95,13 @@ __all__ = [
     "Walk",
     "attribute",
     "baseline",
+    "books",
     "contrast",
     "custom",
     "decode",
     "doctor",
     "explain",
+    "influence",
     "load",
     "localise",
     "log_probability",
@@ -106,6 +113,7 @@ __all__ = [
     "rank",
     "record",
     "region",
+    "rules",
     "scenes",
     "unit",
     "volumes",

@@ -13,6 +13,7 @@ from pellucid.core.errors import LayerError, SettingError
 from pellucid.core.layers import last_spatial
 from pellucid.core.record import record
 from pellucid.methods import METHODS
+from pellucid.methods.books import Line, books
 from pellucid.methods.doctor import doctor, example_input
 from pellucid.methods.registry import Method, find
 from pellucid.models.model import Model
@@ -134,10 +135,19 @@ def show_layers(
 
 
 def show_doctor(
-    model: str, weights: str | None, preprocess: Path | None, size: str | None, show: Print, as_json: bool
+    model: str,
+    weights: str | None,
+    preprocess: Path | None,
+    size: str | None,
+    composite: str | None,
+    show: Print,
+    as_json: bool,
 ) -> None:
-    """What each method can do on a network, and why."""
+    """What each method can do on a network, and why; or where relevance goes under a composite."""
     loaded, x = _loaded(model, weights, preprocess, size)
+    if composite is not None:
+        _show_books(books(loaded, x, composite=composite), composite, show, as_json)
+        return
     found = doctor(loaded, x)
     if as_json:
         verdicts = {name: vars(verdict) for name, verdict in found.verdicts.items()}
@@ -151,4 +161,20 @@ def show_doctor(
     rows = table("method", "here", "because")
     for name, verdict in found.verdicts.items():
         rows.add_row(name, verdict.fit, safe(verdict.why))
+    show(rows)
+
+
+def _show_books(lines: list[Line], composite: str, show: Print, as_json: bool) -> None:
+    """The ledger of one relevance walk, from the scores down to the input."""
+    if as_json:
+        echo_json([vars(line) for line in lines])
+        return
+    show(f"relevance under {safe(composite)}, from the highest score down; what stays, by what kept it")
+    rows = table("operation", "layer", "rule", "arrived", "sent on", "stayed", "closing error")
+    for line in lines:
+        kept = ", ".join(f"{reason} {amount:.3g}" for reason, amount in line.kept.items() if amount)
+        rows.add_row(
+            line.operation, safe(line.layer), line.rule, f"{line.arrived:.4g}", f"{line.sent:.4g}", kept,
+            f"{line.closing:.0e}",
+        )  # fmt: skip
     show(rows)

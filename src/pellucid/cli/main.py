@@ -141,6 +141,10 @@ def doctor(
     weights: Weights = None,
     preprocess: Preprocessing = None,
     size: InputShape = None,
+    relevance: Annotated[
+        str | None,
+        typer.Option("--relevance", help="in place of that, the ledger of one walk under this composite, as for lrp"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say for each method whether it is exact, approximate or impossible on a network, and why."""
@@ -149,7 +153,7 @@ def doctor(
             from pellucid.cli.listing import show_doctor
             from pellucid.cli.printing import printer
 
-        show_doctor(model, weights, preprocess, size, printer(False), as_json)
+        show_doctor(model, weights, preprocess, size, relevance, printer(False), as_json)
 
 
 @app.command()

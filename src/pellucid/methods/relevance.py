@@ -346,7 +346,7 @@ def _matched(case: Case, own: tuple[Composite, Tensor], dual: tuple[Composite, T
     units="relevance against the other classes (sums to zero)",
     source="Iwana, Kuroki & Uchida 2019, arXiv:1908.04351, eqs. 7, 8",
     misleads="when it is read as all the evidence: what speaks for several classes at once cancels",
-    doctor=composite_doctor("epsilon_plus"),
+    doctor=composite_doctor("deep_taylor"),
 )
 def sglrp(case: Case, *, composite: CompositeName = "deep_taylor") -> Float[Tensor, "b c *space"]:
     """Start with `∂ p_t / ∂ z`: `p_t (1 − p_t)` at the class, `−p_t p_n` at the others.
@@ -368,7 +368,7 @@ def sglrp(case: Case, *, composite: CompositeName = "deep_taylor") -> Float[Tens
     units=SHARE,
     source="Gu, Yang & Tresp 2018, arXiv:1812.02100, section 4",
     misleads="when evidence against matters: only what is left for the class is kept",
-    doctor=composite_doctor("epsilon_plus"),
+    doctor=composite_doctor("deep_taylor"),
 )
 def clrp(
     case: Case,

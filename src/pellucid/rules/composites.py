@@ -146,7 +146,7 @@ class Composite:
         return next((c.rule for c in self.choices if c.speaks_for(node, trace) and _fits(c.rule, node)), None)
 
 
-MERGED = Pass("merged into the layer before")
+MERGED = Pass("merged")
 
 
 def _fits(rule: RelevanceRule, node: Node) -> bool:
@@ -267,10 +267,17 @@ PRESETS: dict[str, Callable[[], Composite]] = {
     "epsilon_alpha2_beta1_flat": epsilon_alpha2_beta1_flat,
 }
 BOUNDED: dict[str, Callable[[Tensor, Tensor], Composite]] = {"epsilon_gamma_box": epsilon_gamma_box}
+
+
+def _box(low: float = 0.0, high: float = 1.0) -> linear.LinearRule:
+    """The box rule with one pair of bounds for all channels, in the network's own units."""
+    return linear.box(torch.tensor(float(low)), torch.tensor(float(high)))
+
+
 RULES: dict[str, Callable[..., RelevanceRule]] = {
     "zero": linear.zero, "epsilon": linear.epsilon, "gamma": linear.gamma, "signed_gamma": linear.signed_gamma,
     "alpha_beta": linear.alpha_beta, "z_plus": linear.z_plus, "w_square": linear.w_square, "flat": linear.flat,
-    "box": lambda low, high: linear.box(torch.tensor(float(low)), torch.tensor(float(high))),
+    "box": _box,
     "pass": Pass, "ratio": Ratio, "sum_epsilon": Epsilon, "winner": Winner, "gate": Gate, "product": Product,
     "route": Route, "generic": Generic,
 }  # fmt: skip
