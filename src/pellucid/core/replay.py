@@ -26,8 +26,14 @@ def replay(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None =
     return current[trace.output] if trace.output in current else trace.scores  # noqa: SIM401
 
 
-def replayed(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None) -> dict[Value, Tensor]:
-    """Every value that new inputs or edits change, with what it becomes; see `replay`."""
+def replayed(
+    trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None = None, stop: int | None = None
+) -> dict[Value, Tensor]:
+    """Every value that new inputs or edits change, with what it becomes; see `replay`.
+
+    Args:
+        stop: the position of the first operation that is not run; all are run where it is None.
+    """
     if inputs and len(inputs) != len(trace.inputs):
         raise TraceError(f"{len(inputs)} inputs came, the recording has {len(trace.inputs)}")
     current = {value: _laid_out(tensor, value) for value, tensor in (edits or {}).items()}
@@ -38,7 +44,7 @@ def replayed(trace: Trace, *inputs: Tensor, edits: Mapping[Value, Tensor] | None
             )
         current[value] = _laid_out(tensor, value)
     with plainly(trace.scores.device), below_autograd():
-        for node in trace.nodes:
+        for node in trace.nodes[:stop]:
             if any(v in current for v in node.inputs):
                 values = {v: current[v] if v in current else v.data for v in node.inputs}  # noqa: SIM401
                 results = _run(node, values)

@@ -24,6 +24,7 @@ from pellucid.rules.deeplift import DeepLiftRules, Nonlinearity, rule_of
 from pellucid.rules.differences import Reference, along_the_path, quadrature
 
 COMPLETE = 1e-3
+BACKGROUND = "black+white+blur"
 NonlinearityName = Annotated[
     Literal["rescale", "reveal_cancel", "genomics"],
     "rescale; positive and negative contributions apart (reveal_cancel); or that in linear layers only (genomics)",
@@ -212,9 +213,10 @@ def deep_lift(
 def deep_shap(
     case: Case,
     *,
-    baseline: Annotated[
-        Any, "several baselines joined by +, or a list of names and tensors of inputs"
-    ] = "black+white+blur",
+    baseline: Annotated[Any, "several baselines joined by +, or a list of names and tensors of inputs"] = "auto",
 ) -> Float[Tensor, "b c *space"]:
     """`φ_i = E_{x⁰}[m_i (x_i − x_i⁰)]`: DeepLIFT's rescale rule averaged over a background."""
+    if baseline == "auto" and case.preprocess is not None:
+        baseline = BACKGROUND
+        case.notes.append(f'baselines "{BACKGROUND}" were chosen for you')
     return _mean_over(case, baseline, "rescale")

@@ -223,7 +223,9 @@ def epsilon_gamma(gamma: float = 0.25, epsilon: float = linear.EPSILON) -> Compo
     return _by_kind("epsilon_gamma", linear.signed_gamma(gamma, epsilon), linear.epsilon(epsilon))
 
 
-def epsilon_gamma_box(low: Tensor, high: Tensor, gamma: float = 0.25, epsilon: float = linear.EPSILON) -> Composite:
+def epsilon_gamma_box(
+    low: Tensor | linear.Bounds, high: Tensor | linear.Bounds, gamma: float = 0.25, epsilon: float = linear.EPSILON
+) -> Composite:
     """The box rule at the first layer, γ in the other convolutions, ε in linear layers."""
     box = Choice(linear.box(low, high, epsilon), position="first")
     return epsilon_gamma(gamma, epsilon).with_choices(box, name="epsilon_gamma_box")
@@ -240,7 +242,7 @@ def epsilon_alpha2_beta1_flat(epsilon: float = linear.EPSILON) -> Composite:
     return epsilon_alpha2_beta1(epsilon).with_choices(first, name="epsilon_alpha2_beta1_flat")
 
 
-def deep_taylor(low: Tensor | None = None, high: Tensor | None = None) -> Composite:
+def deep_taylor(low: Tensor | linear.Bounds | None = None, high: Tensor | linear.Bounds | None = None) -> Composite:
     """z⁺ everywhere, without biases; at the first layer the box rule, or w² where no bounds are known."""
     first = linear.w_square() if low is None or high is None else linear.box(low, high, linear.EPSILON)
     return _by_kind("deep_taylor", linear.z_plus(bias="ignore"), linear.z_plus(bias="ignore")).with_choices(
@@ -266,7 +268,7 @@ PRESETS: dict[str, Callable[[], Composite]] = {
     "epsilon_plus_flat": epsilon_plus_flat,
     "epsilon_alpha2_beta1_flat": epsilon_alpha2_beta1_flat,
 }
-BOUNDED: dict[str, Callable[[Tensor, Tensor], Composite]] = {"epsilon_gamma_box": epsilon_gamma_box}
+BOUNDED: dict[str, Callable[..., Composite]] = {"epsilon_gamma_box": epsilon_gamma_box}
 
 
 def _box(low: float = 0.0, high: float = 1.0) -> linear.LinearRule:
@@ -283,6 +285,7 @@ RULES: dict[str, Callable[..., RelevanceRule]] = {
 }  # fmt: skip
 
 
+BOUNDS = ("low", "high")
 KEYS = frozenset({"base", "name", "rules"})
 WORDS = {"bias": ("absorb", "ignore"), "attention": ("shared", "constant")}
 
@@ -329,8 +332,11 @@ def _settings(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
             raise SettingError(f'rule {name} has no "{word}"{nearest(word, taken)}; it takes {[*taken] or "nothing"}')
         if isinstance(taken[word], float):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf:
-                raise SettingError(f"{word}={value!r} came for rule {name}; give a number from 0 up")
+            least = -math.inf if word in BOUNDS else 0
+            if not number or not least <= value < math.inf or value == -math.inf:
+                raise SettingError(
+                    f"{word}={value!r} came for rule {name}; give a number{'' if word in BOUNDS else ' from 0 up'}"
+                )
             value = float(value)
         elif type(value) is not type(taken[word]) or value not in WORDS.get(word, (value,)):
             raise SettingError(f"{word}={value!r} came for rule {name}; give one like {taken[word]!r}")

@@ -51,6 +51,20 @@ def ones(t: Tensor) -> Tensor:
     return torch.ones_like(t)
 
 
+Bounds = Callable[[Node], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A bound of an operation's input, in place of a part of it."""
+
+    given: Tensor | Bounds
+
+    def at(self, m: LinearMap) -> Tensor:
+        found = self.given if isinstance(self.given, Tensor) else self.given(m.node)
+        return found.to(m.x).expand_as(m.x)
+
+
 def stabiliser(z: Tensor, epsilon: float) -> Tensor:
     """`ε sgn z`, where 0 counts as positive."""
     return torch.copysign(torch.full((), epsilon, dtype=z.dtype, device=z.device), z)
@@ -67,7 +81,7 @@ class Term:
         where: outputs, by their recorded value, for which the term holds; None for all.
     """
 
-    pairs: tuple[tuple[Part, Part], ...]
+    pairs: "tuple[tuple[Part | Bound, Part], ...]"
     bias: Part = same
     share: float = 1.0
     where: Callable[[Tensor], Tensor] | None = None
@@ -145,9 +159,9 @@ def _recorded(m: LinearMap) -> _Quotients:
     return _Quotients(m.y if m.bias is None else m.y - m.bias, lambda s: m.x * m.back(s))
 
 
-def _computed(m: LinearMap, pairs: tuple[tuple[Part, Part], ...]) -> _Quotients:
+def _computed(m: LinearMap, pairs: tuple[tuple[Part | Bound, Part], ...]) -> _Quotients:
     some = [(u, v) for u, v in pairs if not (u is negative and m.positive_input)]
-    leaves = [u(m.x).detach().requires_grad_() for u, _ in some]
+    leaves = [(u.at(m) if isinstance(u, Bound) else u(m.x)).detach().requires_grad_() for u, _ in some]
     with torch.enable_grad():
         parts = [m.apply(leaf, v(m.weight)) for leaf, (_, v) in zip(leaves, some, strict=True)]
         z = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
@@ -220,15 +234,14 @@ def flat(epsilon: float = 0.0) -> LinearRule:
     return LinearRule("flat", (Term(((ones, ones),), bias=nothing),), epsilon)
 
 
-def box(low: Tensor, high: Tensor, epsilon: float = EPSILON) -> LinearRule:
+def box(low: "Tensor | Bounds", high: "Tensor | Bounds", epsilon: float = EPSILON) -> LinearRule:
     """`R_i = Σ_j (x_i w_ij − l_i w_ij⁺ − h_i w_ij⁻) / Σ_i (…) R_j` for inputs in [l, h] (Montavon et al. 2017, eq. 14).
 
     Args:
-        low, high: the bounds in the network's own units, `(c, 1, 1)` or any shape that fits the input.
+        low, high: the bounds in the network's own units, of a shape that fits the input; or, for each operation, what
+            finds them.
     """
-    lowest = lambda x: low.to(x).expand_as(x)  # noqa: E731
-    highest = lambda x: high.to(x).expand_as(x)  # noqa: E731
     minus_positive = lambda w: -w.clamp(min=0)  # noqa: E731
     minus_negative = lambda w: -w.clamp(max=0)  # noqa: E731
-    pairs = ((same, same), (lowest, minus_positive), (highest, minus_negative))
+    pairs = ((same, same), (Bound(low), minus_positive), (Bound(high), minus_negative))
     return LinearRule("box", (Term(pairs, bias=nothing),), epsilon)
