@@ -31,7 +31,9 @@ from shim import define_missing_torchvision_operators  # noqa: E402
 
 TRIED = ("lrp", "deep_taylor", "excitation_backprop", "sglrp", "deep_lift")
 BOUND = 1e-6
-HYBRID = ("vit", "swin", "maxvit", "coat", "levit", "botnet", "xcit", "mobilevit", "convit", "pit_", "twins", "cait")
+HYBRID = (  # networks with self-attention
+    "vit", "swin", "maxvit", "coat", "levit", "botne", "xcit", "convit", "pit_", "halonet", "lambda", "edgenext",
+)  # fmt: skip
 TIMM = """
 bat_resnext26ts coatnet_nano_rw_224 convmixer_768_32 convnext_atto convnext_pico convnextv2_atto cs3darknet_s
 cspdarknet53 cspresnet50 cspresnext50 darknet17 darknet21 densenet121 dla34 dla46_c dla60_res2net dpn48b dpn68

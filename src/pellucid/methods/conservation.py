@@ -11,7 +11,9 @@ from pellucid.core.trace import Value
 from pellucid.methods.case import Case
 from pellucid.rules.composites import Composite, RelevanceRules
 
-CLOSED, BLOWN_UP = 1e-3, 100.0
+CLOSED, BLOWN_UP, UNEXCITED = 1e-3, 100.0, 0.05
+MET = "what ε kept met neurons that no input excites, only a bias"
+OVERCOUNTED = "where a neuron has no negative contributions, α counts its positive ones too much"
 STEADY = {
     "epsilon_plus": "whose parts can't cancel in convolutions",
     "deep_taylor": "whose parts can't cancel in the last layers either: this score is a small rest of large ones",
@@ -69,9 +71,15 @@ def _elsewhere(case: Case, walk: Walk, amount: Any, end: Value) -> Tensor | floa
 
 def _closing(error: float, share: dict[str, float], separable: bool) -> Check:
     words = ", ".join(f"{reason} {part:.1%}" for reason, part in share.items() if abs(part) >= 0.0005) or "nothing"
-    verdict = "pass" if abs(error) <= CLOSED else "fail"
     whole = "" if separable else " (over all pictures together)"
-    return Check("conservation error", error, CLOSED, verdict, f"of the relevance, stayed on the way{whole}: {words}")
+    text = f"of the relevance, stayed on the way{whole}: {words}"
+    if abs(error) > CLOSED:
+        return Check("conservation error", error, CLOSED, "fail", text)
+    unexcited = share.get("epsilon", 0.0) + share.get("zero denominator", 0.0)
+    if abs(unexcited) > UNEXCITED:
+        text += f"; {MET if unexcited > 0 else OVERCOUNTED}: the map shows how the rest is spread"
+        return Check("conservation error", error, CLOSED, "warn", text)
+    return Check("conservation error", error, CLOSED, "pass", text)
 
 
 def _peak(ratio: float, composite: str, rounding: float) -> Check:

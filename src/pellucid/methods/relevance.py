@@ -35,6 +35,7 @@ CompositeName = Annotated[Any, "a preset, a .json or .yaml file, or a Composite 
 Start = Annotated[
     Literal["score", "one"], "what is shared out: the score itself, or one (the derivative of the target by the scores)"
 ]
+Part = Annotated[Literal["both", "positive", "negative"], "keep what speaks for the target, against it, or both"]
 Unknown = Annotated[
     Literal["refuse", "generic"],
     "at an operation without a faithful rule: refuse, or x·∂/∂x of it, told in the receipt",
@@ -134,6 +135,12 @@ def verdict_of(composite: Composite, trace: Trace) -> Verdict:
     return Verdict("exact", "rules: " + ", ".join(rules))
 
 
+def _part(relevance: Tensor, part: str) -> Tensor:
+    """`R`, `max(R, 0)` or `min(R, 0)`."""
+    low, high = {"both": (None, None), "positive": (0, None), "negative": (None, 0)}[part]
+    return relevance if part == "both" else relevance.clamp(low, high)
+
+
 @method(
     "lrp",
     title="LRP",
@@ -148,13 +155,14 @@ def lrp(
     *,
     composite: CompositeName = "epsilon_plus",
     start: Start = "score",
+    part: Part = "both",
     unknown: Unknown = "refuse",
 ) -> Float[Tensor, "b c *space"]:
     """`R_i = Σ_j z_ij / Σ_k z_kj · R_j` from the scores down to the pixels, each operation by its rule.
 
     What biases and stabilisers keep is counted; the receipt shows that nothing else is lost.
     """
-    return share_out(case, composite_of(case, composite, unknown), start)
+    return _part(share_out(case, composite_of(case, composite, unknown), start), part)
 
 
 @method(
@@ -171,11 +179,12 @@ def lrp_layer(
     *,
     composite: CompositeName = "epsilon_plus",
     start: Start = "score",
+    part: Part = "both",
     unknown: Unknown = "refuse",
 ) -> Float[Tensor, "b *space"]:
     """Relevance at a layer, summed over its channels: `R(p) = Σ_k R_k(p)`."""
     found = share_out(case, composite_of(case, composite, unknown), start, stop=case.site)
-    return case.maps(found).sum(1)
+    return case.maps(_part(found, part)).sum(1)
 
 
 @method(
