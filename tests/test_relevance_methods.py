@@ -380,10 +380,3 @@ def test_innvestigates_tables(table: Any, analyser: str, layer: str) -> None:
     rule = INNVESTIGATE[analyser]
     found = walked(model, x, Composite("one", (Choice(rule, "convolution"), *BASE)), seed).heat
     assert relative(found, wanted) <= 1e-6
-
-
-def test_what_speaks_for_and_against_add_up() -> None:
-    model, x = pooled(), random_input(2, 3, 8, 8)
-    parts = {part: heat(model, x, "lrp", composite="epsilon", part=part) for part in ("both", "positive", "negative")}
-    assert parts["positive"].min() >= 0 >= parts["negative"].max() and parts["negative"].min() < 0
-    assert torch.equal(parts["positive"] + parts["negative"], parts["both"])

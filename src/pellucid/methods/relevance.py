@@ -203,6 +203,7 @@ def deep_taylor(case: Case) -> Float[Tensor, "b c *space"]:
 
     Where the range of the pixels is not known, the w² rule stands at the first layer.
     """
+    _refuse_contrast(case, "deep_taylor")
     if bounds(case) is None:
         case.notes.append("the range of the pixels is not known: the w² rule was taken at the first layer")
     seeds = {v: (s * v.data).clamp(min=0) for v, s in case.target.seeds(case.trace).items()}
@@ -225,6 +226,7 @@ def excitation_backprop(case: Case) -> Float[Tensor, "b c *space"]:
 
     Inputs below zero count with negative weights, so that normalised pixels keep the sum.
     """
+    _refuse_contrast(case, "excitation_backprop")
     return share_out(case, excitation(), "one")
 
 
@@ -239,6 +241,7 @@ def excitation_backprop(case: Case) -> Float[Tensor, "b c *space"]:
 )
 def contrastive_excitation_backprop(case: Case) -> Float[Tensor, "b *space"]:
     """`P(class) − P(not class)` at a layer; the dual walk starts with the last layer's weights negated."""
+    _refuse_contrast(case, "contrastive_excitation_backprop")
     place = _before_last(case)
     P = share_out(case, excitation(), "one", stop=place)
     return case.maps(P - share_out(case, negated_last(excitation()), "one", stop=place), place).sum(1)
@@ -264,22 +267,32 @@ def negated_last(composite: Composite) -> Composite:
     return composite.with_choices(*choices, name=f"{composite.name}, last layer negated")
 
 
-def _class_of(case: Case, name: str) -> tuple[int, ...]:
-    if not case.target.classes or case.target.layer is not None or class_scores(case.trace).data.dim() != 2:
-        raise MethodError(f"{name} sets one class against the others; use a class as target, on a network with several")
-    if class_scores(case.trace).shape[1] < 2:
-        raise MethodError(f"{name} sets one class against the others, and this network has a single output")
-    classes = case.target.classes[0]
-    return classes * case.trace.batch if len(classes) == 1 else classes
+def _refuse_contrast(case: Case, name: str) -> None:
+    """Probabilities and positive scores are shared out one class at a time; a difference would lose its second half."""
+    if len(case.target.classes) > 1:
+        raise MethodError(f"{name} explains one class; for a contrast use lrp, sglrp or clrp")
 
 
-def _two_starts(case: Case, name: str) -> tuple[Value, Tensor, Tensor]:
-    """The scores, a one at the class, and the softmax shares of the others among themselves."""
+def _rows_of(case: Case, classes: tuple[int, ...]) -> Tensor:
+    """One at each image's class, among the scores."""
     value = class_scores(case.trace)
-    index = torch.tensor(_class_of(case, name), device=value.data.device)[:, None]
-    own = torch.zeros_like(value.data).scatter_(1, index, 1.0)
-    shares = torch.softmax(value.data.masked_fill(own.bool(), float("-inf")), 1)
-    return value, own, shares
+    index = torch.tensor(classes * case.trace.batch if len(classes) == 1 else classes, device=value.data.device)
+    return torch.zeros_like(value.data).scatter_(1, index[:, None], 1.0)
+
+
+def _two_starts(case: Case, name: str) -> tuple[Value, Tensor, Tensor, Tensor]:
+    """The scores, one at the class, and its opponents alike, and by their softmax: the others, or the class that a
+    contrast names."""
+    value = class_scores(case.trace)
+    if not case.target.classes or case.target.layer is not None or value.data.dim() != 2:
+        raise MethodError(f"{name} sets one class against the others; use a class as target, on a network with several")
+    if value.shape[1] < 2:
+        raise MethodError(f"{name} sets one class against the others, and this network has a single output")
+    own, *rest = (_rows_of(case, classes) for classes in case.target.classes)
+    if rest:
+        return value, own, rest[0], rest[0]
+    alike = (1 - own) / (value.shape[1] - 1)
+    return value, own, alike, torch.softmax(value.data.masked_fill(own.bool(), float("-inf")), 1)
 
 
 def _matched(case: Case, own: tuple[Composite, Tensor], dual: tuple[Composite, Tensor], value: Value) -> Tensor:
@@ -305,7 +318,7 @@ def sglrp(case: Case, *, composite: CompositeName = "deep_taylor") -> Float[Tens
     Divided by `p_t (1 − p_t)`, so that a sure network keeps its map. The two signs walk apart and are matched, so that
     biases can't tip the sum.
     """
-    value, own, shares = _two_starts(case, "sglrp")
+    value, own, _, shares = _two_starts(case, "sglrp")
     chosen = composite_of(case, composite)
     return _matched(case, (chosen, own), (chosen, shares), value)
 
@@ -331,12 +344,14 @@ def clrp(
 ) -> Float[Tensor, "b c *space"]:
     """`max(0, R − R_dual Σ R / Σ R_dual)`; R starts with one at the class, whatever the sign of its score.
 
+    Where the target is a contrast, the class that it names is the only one of the others.
+
     The opposite needs a rule that tells a weight from its negative: z⁺ stands in the last layer, as in the paper.
     """
-    value, own, _ = _two_starts(case, "clrp")
+    value, own, others, _ = _two_starts(case, "clrp")
     chosen = composite_of(case, composite)
     if dual == "others":
-        against = chosen, (1 - own) / (own.shape[1] - 1)
+        against = chosen, others
     else:
         chosen = chosen.with_choices(Choice(z_plus(bias="ignore"), position="last"))
         against = negated_last(chosen), own
