@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import pellucid as pel
 from pellucid.cli.main import app
-from pellucid.methods import fullgrad, paths
+from pellucid.methods import conservation, deeplift, fullgrad, paths
 from pellucid.methods.cams import COMPLETE as CAM_COMPLETE
 from pellucid.models.builtin import shipped
 from pellucid.models.resolve import sources
@@ -210,14 +210,21 @@ def test_the_bounds_of_the_receipts_are_the_real_ones():
         for c in (x.strip("|").split("|") for x in text.splitlines())
         if len(c) == 5
     }
-    bounds = {re.search(r"\[(\w+)\]", methods)[1]: bound for (_, methods), bound in table.items() if "[" in methods}  # pyright: ignore[reportOptionalSubscript]
-    expected = {
-        "integrated_gradients": paths.COMPLETE,
-        "cam": CAM_COMPLETE,
-        "fullgrad": fullgrad.CLOSED,
-        "expected_gradients": paths.STANDARD_ERRORS,
+    bounds = {
+        (check, re.search(r"\[(\w+)\]", methods)[1]): float(bound)  # pyright: ignore[reportOptionalSubscript]
+        for (check, methods), bound in table.items()
+        if "[" in methods
     }
-    assert {name: float(bound) for name, bound in bounds.items()} == expected
+    assert bounds == {
+        ("completeness residual", "integrated_gradients"): paths.COMPLETE,
+        ("completeness residual", "cam"): CAM_COMPLETE,
+        ("completeness residual", "fullgrad"): fullgrad.CLOSED,
+        ("completeness in standard errors", "expected_gradients"): paths.STANDARD_ERRORS,
+        ("conservation error", "lrp"): conservation.CLOSED,
+        ("largest relevance on the way", "lrp"): conservation.BLOWN_UP,
+        ("summation-to-delta error", "deep_lift"): deeplift.COMPLETE,
+    }
+    assert f"more than {conservation.UNEXCITED:.0%}".replace("%", " %") in text
 
 
 def test_every_check_of_a_receipt_is_explained():
