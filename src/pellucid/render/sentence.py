@@ -208,7 +208,7 @@ def _misleads(text: str) -> str:
 
 
 def _named(receipt: Receipt, verdict: str) -> str:
-    return ", ".join(check.name for check in receipt.checks if check.verdict == verdict)
+    return ", ".join(dict.fromkeys(check.name for check in receipt.checks if check.verdict == verdict))
 
 
 def _steps(count: int) -> str:
