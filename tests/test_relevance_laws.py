@@ -93,7 +93,7 @@ ZOO = "resnet18 mobilenet_v3_small shufflenet_v2_x0_5 squeezenet1_1 regnet_y_400
 
 
 def check_architecture(name: str, composites: list[str]) -> None:
-    trace = record(zoo.build(name).double(), zoo.picture(name, 2, dtype=F64))
+    trace = record(zoo.build(name).double(), zoo.picture(name, dtype=F64))
     for composite in composites:
         found = closes(trace, COMPOSITES[composite](), 1e-6)
         assert found.heat.abs().sum() > 0
@@ -107,7 +107,7 @@ def test_the_ledger_closes_on_architectures(name: str) -> None:
 @pytest.mark.zoo
 @pytest.mark.parametrize("name", zoo.torchvision_names())
 def test_the_ledger_closes_on_every_architecture(name: str) -> None:
-    check_architecture(name, [*COMPOSITES])
+    check_architecture(name, ["epsilon_plus", "epsilon_gamma", "deep_taylor"])
 
 
 # --------------------------------------------------------------------------------------------- without biases
