@@ -18,6 +18,7 @@ from pellucid.core.pull import Rule, Rules
 from pellucid.core.trace import Node, Trace
 from pellucid.rules import linear_rules as linear
 from pellucid.rules.ledger import Entry, Ledger, Sent
+from pellucid.rules.pooling import Proportional
 from pellucid.rules.relevance import (
     Epsilon,
     Gate,
@@ -153,6 +154,8 @@ def _fits(rule: RelevanceRule, node: Node) -> bool:
     """Whether a rule's formula holds for an operation."""
     if isinstance(rule, linear.LinearRule):
         return is_linear(node) or node.kind == "batch_norm"
+    if isinstance(rule, Proportional):
+        return node.kind == "max_pool" and len(node.inputs) == 1
     if isinstance(rule, (Pass, Winner)):
         return len(node.inputs) == 1 or node.gate is not None
     if isinstance(rule, Gate):
@@ -280,8 +283,8 @@ RULES: dict[str, Callable[..., RelevanceRule]] = {
     "zero": linear.zero, "epsilon": linear.epsilon, "gamma": linear.gamma, "signed_gamma": linear.signed_gamma,
     "alpha_beta": linear.alpha_beta, "z_plus": linear.z_plus, "w_square": linear.w_square, "flat": linear.flat,
     "box": _box,
-    "pass": Pass, "ratio": Ratio, "sum_epsilon": Epsilon, "winner": Winner, "gate": Gate, "product": Product,
-    "route": Route, "generic": Generic,
+    "pass": Pass, "ratio": Ratio, "sum_epsilon": Epsilon, "winner": Winner, "proportional": Proportional,
+    "gate": Gate, "product": Product, "route": Route, "generic": Generic,
 }  # fmt: skip
 
 

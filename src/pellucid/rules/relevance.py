@@ -4,7 +4,7 @@ A rule is called as `rule(node, arriving, ledger)` and gives what it sends to ea
 it. Where nothing stays the sum sent is the sum that arrived.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +150,7 @@ class Ratio:
         return _to_summands(parts, node), kept
 
     def _pool(self, node: Node, R: Tensor, ledger: Ledger) -> Sent:
-        return _in_proportion(node, precise(node.inputs[0].data).abs(), R, 0.0, ledger)
+        return in_proportion(node, precise(node.inputs[0].data).abs(), R, 0.0, ledger)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Epsilon:
     def __call__(self, node: Node, grads: Grads, ledger: Ledger) -> Sent:
         R = _whole(grads)
         if node.kind != "sum":
-            return _in_proportion(node, precise(node.inputs[0].data), R, self.epsilon, ledger)
+            return in_proportion(node, precise(node.inputs[0].data), R, self.epsilon, ledger)
         live, constant = _summands_of(node)
         kept: dict[str, Tensor] = {}
         z = torch.stack([precise(t).expand(R.shape) for t in (*live, *constant)]).sum(0)
@@ -194,11 +194,13 @@ def _to_summands(parts: list[Tensor], node: Node) -> Grads:
     return [next(waiting).sum_to_size(v.shape) if v.differentiable else None for v in node.inputs]
 
 
-def _in_proportion(node: Node, x: Tensor, R: Tensor, epsilon: float, ledger: Ledger) -> Sent:
-    """`x ⊙ Jᵀ (R / z)` with `z = J x`, for an operation that is linear without bias."""
+def in_proportion(
+    node: Node, x: Tensor, R: Tensor, epsilon: float, ledger: Ledger, apply: Callable[[Tensor], Tensor] | None = None
+) -> Sent:
+    """`x ⊙ Jᵀ (R / z)` with `z = J x`, for an operation that is linear without bias, or another in its place."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
-        out = run(node, {node.inputs[0]: leaf})
+        out = run(node, {node.inputs[0]: leaf}) if apply is None else apply(leaf)
     z = out if isinstance(out, Tensor) else out[0]
     value = z.detach()
     s = R / stabilised(value, epsilon)
@@ -255,7 +257,7 @@ class Product:
         if node.base == "scaled_dot_product_attention":
             return self._attention(node, R, kept, ledger), kept
         if len(node.inputs) == 1:
-            return _in_proportion(node, precise(node.inputs[0].data), R, self.epsilon, ledger)
+            return in_proportion(node, precise(node.inputs[0].data), R, self.epsilon, ledger)
         leaves = {v: precise(v.data).detach().requires_grad_() for v in node.inputs}
         with torch.enable_grad():
             out = run(node, leaves)
