@@ -310,6 +310,7 @@ def _interrupted(seconds, *words):
 def test_ctrl_c_leaves_nothing_half_written(cat, seconds):
     before = snapshot(cat.parent)
     words = ("-m", "user_networks:slow", "--preprocess", "prep.json", "-e", "cam,smoothgrad,vargrad", "-o", "out")
+    words += ("--set", "smoothgrad.samples=5000")  # far more than can be done by then, however fast the machine is
     code, out, errors = _interrupted(seconds, "explain", cat, *words)
     assert (code, out, errors) == (130, "", "stopped\n")
     assert snapshot(cat.parent) == before
