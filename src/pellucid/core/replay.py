@@ -54,6 +54,11 @@ def replayed(
     return current
 
 
+def with_first(trace: Trace, x: Tensor) -> list[Tensor]:
+    """The recording's inputs, with another first one."""
+    return [x, *(value.data for value in trace.inputs[1:])]
+
+
 def _laid_out(tensor: Tensor, like: Value) -> Tensor:
     """The tensor in the memory layout of the recording, for which its views were made."""
     return conform(tensor, Geometry.of(like.data))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pellucid.core.record import record
 from pellucid.methods.case import Case, Walks
 from pellucid.methods.choose import choose_targets
+from pellucid.methods.conservation import starts
 from pellucid.methods.doctor import example_input
 from pellucid.methods.relevance import composite_of
 from pellucid.models.model import Model, wrap
@@ -57,8 +58,7 @@ def books(
     trace = record(model.module, example_input(model) if x is None else x)
     chosen = choose_targets(target, model, trace)[0]
     case = Case(trace, chosen, Walks(trace, chosen), model.preprocess)
-    seeds = {value: seed * value.data for value, seed in chosen.seeds(trace).items()}
-    walk = trace.pull(seeds, composite_of(case, composite, unknown))
+    walk = trace.pull(starts(case), composite_of(case, composite, unknown))
     walk.input()
     entries = walk.rules.ledger.entries  # type: ignore[attr-defined]
     return [

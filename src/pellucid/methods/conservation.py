@@ -1,7 +1,5 @@
 """One relevance walk, and what its ledger says in the receipt."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -10,6 +8,7 @@ from pellucid.core.receipt import Check
 from pellucid.core.trace import Value
 from pellucid.methods.case import Case
 from pellucid.rules.composites import Composite, RelevanceRules
+from pellucid.rules.ledger import Ledger
 
 CLOSED, BLOWN_UP, UNEXCITED = 1e-3, 100.0, 0.05
 MET = "what ε kept met neurons that no input excites, only a bias"
@@ -18,6 +17,12 @@ STEADY = {
     "epsilon_plus": "whose parts can't cancel in convolutions",
     "deep_taylor": "whose parts can't cancel in the last layers either: this score is a small rest of large ones",
 }
+
+
+def starts(case: Case, start: str = "score") -> dict[Value, Tensor]:
+    """What is shared out: the target's derivative by the scores ("one"), or that times the scores ("score")."""
+    seeds = dict(case.target.seeds(case.trace))
+    return {value: seed * value.data for value, seed in seeds.items()} if start == "score" else seeds
 
 
 def account(case: Case, composite: Composite, seeds: dict[Value, Tensor], stop: Value | None = None) -> Tensor:
@@ -37,9 +42,9 @@ def _check(
 ) -> None:
     ledger = rules.ledger
     started = sum((ledger.amount(seed, value) for value, seed in seeds.items()), ledger.nothing)
-    size = sum((ledger.amount(seed.abs(), value) for value, seed in seeds.items()), ledger.nothing)
+    size = sum((ledger.size(seed, value) for value, seed in seeds.items()), ledger.nothing)
     arrived = ledger.amount(found, end)
-    elsewhere = _elsewhere(case, walk, ledger.amount, end)
+    elsewhere = _elsewhere(case, walk, ledger, end)
     kept = ledger.totals()
     error = started - arrived - elsewhere - sum(kept.values(), ledger.nothing)
     peak = ledger.peak()
@@ -60,13 +65,13 @@ def _check(
         case.approximate.append("attention: products share equally and softmax is linearised (AttnLRP)")
 
 
-def _elsewhere(case: Case, walk: Walk, amount: Any, end: Value) -> Tensor | float:
+def _elsewhere(case: Case, walk: Walk, ledger: Ledger, end: Value) -> Tensor:
     """What arrived at further inputs, and, at a layer, what went past it."""
     if end in case.trace.inputs:
         others = [v for v in case.trace.inputs if v is not end and v.differentiable]
-        return sum((amount(walk.at(v), v) for v in others), 0.0)
+        return sum((ledger.amount(walk.at(v), v) for v in others), ledger.nothing)
     waiting = [(v, t) for v, t in walk.waiting.items() if v is not end]
-    return sum((amount(t, v) for v, t in waiting), 0.0)
+    return sum((ledger.amount(t, v) for v, t in waiting), ledger.nothing)
 
 
 def _closing(error: float, share: dict[str, float], separable: bool) -> Check:

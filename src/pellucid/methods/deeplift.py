@@ -15,7 +15,7 @@ from pellucid.core.layout import UNKNOWN, layout
 from pellucid.core.progress import Progress
 from pellucid.core.pull import Walk
 from pellucid.core.receipt import Check
-from pellucid.core.replay import replayed
+from pellucid.core.replay import replayed, with_first
 from pellucid.core.trace import Trace, Value
 from pellucid.methods.case import Case
 from pellucid.methods.paths import chosen_baselines
@@ -49,7 +49,7 @@ def _walk(trace: Trace, seeds: Mapping[Value, Tensor], reference: Reference, non
 
 
 def _reference(trace: Trace, start: Tensor) -> Reference:
-    values = replayed(trace, start, *[v.data for v in trace.inputs[1:]])
+    values = replayed(trace, *with_first(trace, start))
     other = next((v for v, t in values.items() if t.shape != v.shape), None)
     if other is not None:
         raise TraceError(

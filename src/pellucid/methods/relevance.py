@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pellucid.core.errors import MethodError, SettingError
 from pellucid.core.pull import Walk
-from pellucid.core.replay import replayed
+from pellucid.core.replay import replayed, with_first
 from pellucid.core.target import class_scores
 from pellucid.core.trace import Trace, Value
 from pellucid.methods.case import Case
-from pellucid.methods.conservation import account
+from pellucid.methods.conservation import account, starts
 from pellucid.methods.registry import Verdict, method
 from pellucid.render.bars import SHARE
 from pellucid.rules.composites import (
@@ -77,7 +77,7 @@ def bounds(case: Case) -> tuple[Bounds, Bounds] | None:
     stop = max((node.position for node in structure(trace).first), default=0)
     shape = (len(case.x), case.x.shape[1], *case.x.shape[2:])
     black, white = (
-        replayed(trace, preprocess.normalise(torch.full(shape, v)).to(case.x), *_others(trace), stop=stop)
+        replayed(trace, *with_first(trace, preprocess.normalise(torch.full(shape, v)).to(case.x)), stop=stop)
         for v in (0.0, 1.0)
     )
 
@@ -85,10 +85,6 @@ def bounds(case: Case) -> tuple[Bounds, Bounds] | None:
         return lambda node: of(*(found.get(node.inputs[0], node.inputs[0].data) for found in (black, white)))
 
     return extreme(torch.minimum), extreme(torch.maximum)
-
-
-def _others(trace: Trace) -> list[Tensor]:
-    return [value.data for value in trace.inputs[1:]]
 
 
 def _needed(found: tuple[Bounds, Bounds] | None, name: str) -> tuple[Bounds, Bounds]:
@@ -102,10 +98,7 @@ def _needed(found: tuple[Bounds, Bounds] | None, name: str) -> tuple[Bounds, Bou
 
 def share_out(case: Case, composite: Composite, start: str = "score", *, stop: Value | None = None) -> Tensor:
     """Relevance at the input, or at a layer, with its account in the receipt."""
-    seeds = dict(case.target.seeds(case.trace))
-    if start == "score":
-        seeds = {value: seed * value.data for value, seed in seeds.items()}
-    return account(case, composite, seeds, stop)
+    return account(case, composite, starts(case, start), stop)
 
 
 def composite_doctor(name: str) -> Any:
@@ -206,7 +199,7 @@ def deep_taylor(case: Case) -> Float[Tensor, "b c *space"]:
     _refuse_contrast(case, "deep_taylor")
     if bounds(case) is None:
         case.notes.append("the range of the pixels is not known: the w² rule was taken at the first layer")
-    seeds = {v: (s * v.data).clamp(min=0) for v, s in case.target.seeds(case.trace).items()}
+    seeds = {value: seed.clamp(min=0) for value, seed in starts(case).items()}
     return account(case, composite_of(case, "deep_taylor"), seeds)
 
 

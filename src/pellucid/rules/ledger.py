@@ -23,7 +23,7 @@ class Entry:
         arrived: relevance at its outputs.
         sent: relevance at its inputs.
         kept: what stayed, by what kept it: "bias", "epsilon", "zero denominator", "softmax", "padding" …, each
-            computed from the rule's own formula and not as a difference.
+            computed from the rule's own formula and not as a difference (but for "generic rule").
         rule: the rule's name.
         size: the sum of absolute values that was sent on, for linear operations.
     """
