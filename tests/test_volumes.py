@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oracles import volumes_render
@@ -144,8 +144,9 @@ def test_the_decisive_voxels_are_all_that_shares_of_the_deciding_region_change(s
 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS, st.sampled_from(CHANGING))
+@example(861754, "brainstem")
 def test_healing_and_atrophy_change_the_room_of_their_region_only_and_can_be_undone(seed, region):
-    volume = volumes.compose(seed)
+    volume = volumes.compose(seed, voxels=64)  # at 32 a thin region may shrink between two voxel centres
     well, ill = volumes.healed(volume, region), volumes.atrophied(volume, region)
     changed, drawn = differ(well, ill), volumes.render(volume)
     assert changed.any() and not (changed & ~drawn.region(region)).any()
