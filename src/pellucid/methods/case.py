@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from pellucid.core import baselines
+from pellucid.core.ahead import Answers, PlanName, Precision, answers
+from pellucid.core.chunks import out_of_memory
+from pellucid.core.edits import Edits
 from pellucid.core.errors import MethodError, SettingError
 from pellucid.core.layers import last_spatial
 from pellucid.core.layout import UNKNOWN, layout
@@ -15,8 +18,11 @@ from pellucid.core.progress import Progress
 from pellucid.core.pull import EXACT, Rules, Walk
 from pellucid.core.receipt import Check
 from pellucid.core.record import record
+from pellucid.core.runners import Readout, of_rows
+from pellucid.core.tables import Table
 from pellucid.core.target import Target
 from pellucid.core.trace import Trace, Value, bytes_held, filled
+from pellucid.images.placement import Placement
 from pellucid.images.transforms import Preprocess
 from pellucid.methods.passes import agree, eligible, module_gradients, tried_gradients
 
@@ -51,7 +57,10 @@ class Case:
         preprocess: how pixels become inputs; None where that isn't known.
         layer: the chosen layer's path (layer methods), and its value.
         seed: for everything random.
+        placements: where each input lies on its picture; None for plain tensors.
         checks, approximate, notes: what the method adds to the receipt, one list per image for checks.
+        tables: what the method found besides its map, one list per image.
+        extra_maps: further maps `(b, ...)` on the grid of the main one, by what they show.
         used: names of the rule tables that it walked under.
     """
 
@@ -62,13 +71,17 @@ class Case:
     layer: str | None = None
     seed: int = 0
     progress: Progress = field(default_factory=Progress)
+    placements: Sequence[Placement] | None = None
     checks: list[list[Check]] = field(default_factory=list)
+    tables: list[list[Table]] = field(default_factory=list)
+    extra_maps: dict[str, Tensor] = field(default_factory=dict)
     approximate: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.checks = self.checks or [[] for _ in range(self.trace.batch)]
+        self.tables = self.tables or [[] for _ in range(self.trace.batch)]
 
     @property
     def x(self) -> Tensor:
@@ -192,7 +205,7 @@ class Case:
         try:
             return self.gradients(x, rows, rules)
         except (MemoryError, RuntimeError) as error:
-            if len(rows) == 1 or not _out_of_memory(error):
+            if len(rows) == 1 or not out_of_memory(error):
                 raise
         return None
 
@@ -219,6 +232,49 @@ class Case:
         scores = self.target.score(trace, rows)
         return Walk(trace, self.target.seeds(trace, rows), rules, free=True).input(), scores
 
+    def answers(
+        self,
+        edits: Edits,
+        *,
+        readout: Readout | None = None,
+        place: Value | None = None,
+        plan: PlanName = "auto",
+        precision: Precision = "full",
+    ) -> Tensor:
+        """What the network says to edits: the target's number, `(n,)`, or another readout's `(n, ...)`.
+
+        Args:
+            edits: of the images, or of the value `place`.
+            plan: how it is computed; the answers are the same.
+        """
+        self.progress.expect(len(edits.rows))
+        found = answers(
+            self.trace,
+            edits,
+            readout or self.target,
+            place=place,
+            plan=plan,
+            precision=precision,
+            progress=self.progress,
+        )
+        self.notes += [note for note in found.notes if note not in self.notes]
+        if precision == "bf16":
+            self.approximate.append("edits were rerun with convolutions in bfloat16")
+        self._check_rerun(found, set(edits.rows))
+        return found.values
+
+    def _check_rerun(self, found: Answers, images: set[int]) -> None:
+        """Put how far a rerun was from the network into the receipts."""
+        if found.difference is None:
+            return
+        verdict = "pass" if found.difference <= found.bound else "fail"
+        text = f"one edit by the {found.plan} rerun against the network itself, over its largest value"
+        check = Check("rerun against the network", found.difference, found.bound, verdict, text)
+        for image in images:
+            earlier = [c for c in self.checks[image] if c.name == check.name]
+            if not earlier or earlier[0].value < check.value:
+                self.checks[image] = [c for c in self.checks[image] if c.name != check.name] + [check]
+
     def scores(self, x: Tensor, rows: list[int]) -> Tensor:
         """The target's number for new inputs, `(n,)`; `rows` says which image each is a variant of."""
         return self.target.score(self._record(x, rows), rows)
@@ -231,14 +287,4 @@ class Case:
         """The network's further arguments, repeated to go with the variants."""
         args, kwargs = filled(self.trace.arguments)
         batch = self.trace.batch
-        return tuple(_rows(a, rows, batch) for a in args[1:]), {k: _rows(v, rows, batch) for k, v in kwargs.items()}
-
-
-def _rows(argument: Any, rows: list[int], batch: int) -> Any:
-    """Further inputs of the network, repeated to go with the variants."""
-    per_image = isinstance(argument, Tensor) and argument.dim() > 0 and argument.shape[0] == batch
-    return argument[rows] if per_image else argument
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+        return tuple(of_rows(a, rows, batch) for a in args[1:]), {k: of_rows(v, rows, batch) for k, v in kwargs.items()}

@@ -176,7 +176,7 @@ def _explain_batch(
     except TraceError:
         check_input(model, x)  # a wrong number of channels is told in plainer words
         raise
-    plan = Plan.on(trace, model, methods, targets, layers, seed, bar)
+    plan = Plan.on(trace, model, methods, targets, layers, seed, bar, [one.placement for one in batch])
     outcomes = run(trace, plan)
     return [[_explanation(model, one, i, trace, outcome) for outcome in outcomes] for i, one in enumerate(batch)]
 
@@ -212,6 +212,8 @@ def _explanation(model: Model, one: Shown, image: int, trace: Trace, outcome: Ou
         versions=_versions(),
         misleads=method.misleads,
         source=method.source,
+        tables=outcome.tables[image],
+        extra_maps={name: m[image].detach().float().cpu().contiguous() for name, m in outcome.extra_maps.items()},
     )
 
 

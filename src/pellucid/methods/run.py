@@ -1,7 +1,7 @@
 """Run methods on one recording: every method, target and layer, sharing the walks."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,10 @@ from pellucid.core.layers import last_spatial
 from pellucid.core.progress import Progress, watching
 from pellucid.core.receipt import Check, Receipt
 from pellucid.core.record import record
+from pellucid.core.tables import Table
 from pellucid.core.target import Target, class_scores
 from pellucid.core.trace import Trace, bytes_held
+from pellucid.images.placement import Placement
 from pellucid.images.transforms import Preprocess
 from pellucid.methods.case import Case, Walks
 from pellucid.methods.choose import choose_targets
@@ -34,6 +36,8 @@ class Outcome:
         attribution: `(b, c, ...)` at the input, `(b, ...)` on a layer's grid.
         scores: the target's number for each image.
         receipts: one per image.
+        tables: what was found besides the map, for each image.
+        extra_maps: further maps on the grid of the attribution, by what they show.
     """
 
     method: Method
@@ -44,6 +48,8 @@ class Outcome:
     scores: Tensor
     receipts: tuple[Receipt, ...]
     seconds: float
+    tables: tuple[tuple[Table, ...], ...] = ()
+    extra_maps: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         at = f" at {self.layer}" if self.layer else ""
@@ -60,6 +66,7 @@ class Plan:
     preprocess: Preprocess | None = None
     seed: int = 0
     progress: Progress = field(default_factory=Progress)
+    placements: Sequence[Placement] | None = None
 
     @classmethod
     def on(
@@ -71,13 +78,14 @@ class Plan:
         layers: Layers,
         seed: int,
         bar: Progress,
+        placements: Sequence[Placement] | None = None,
     ) -> "Plan":
         """What a user asked for, read against the recording it will run on."""
         trace.memo["bytes held"] = bytes_held(trace)  # before anything computes a value again and keeps it
         if not 0 <= seed < LARGEST_SEED:
             raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
         chosen = choose_targets(targets, model, trace)
-        return cls(methods, chosen, choose_layers(layers, methods, trace), model.preprocess, seed, bar)
+        return cls(methods, chosen, choose_layers(layers, methods, trace), model.preprocess, seed, bar, placements)
 
 
 def attribute(
@@ -129,7 +137,7 @@ def run(trace: Trace, plan: Plan) -> list[Outcome]:
         walks = Walks(trace, target, keep)
         for method in plan.methods:
             for layer, chosen in plan.layers if method.layered else [(None, False)]:
-                case = Case(trace, target, walks, plan.preprocess, layer, plan.seed, plan.progress)
+                case = Case(trace, target, walks, plan.preprocess, layer, plan.seed, plan.progress, plan.placements)
                 found.append(_outcome(method, case, chosen))
     return found
 
@@ -144,7 +152,10 @@ def _outcome(method: Method, case: Case, chosen: bool) -> Outcome:
             f"{method.name} gave {tuple(attribution.shape)} for {case.trace.batch} images; expected one map per image"
         )
     receipts = tuple(_receipt(case, attribution[i], i) for i in range(case.trace.batch))
-    return Outcome(method, case.target, case.layer, chosen, attribution, case.score(), receipts, seconds)
+    tables = tuple(tuple(found) for found in case.tables)
+    return Outcome(
+        method, case.target, case.layer, chosen, attribution, case.score(), receipts, seconds, tables, case.extra_maps
+    )
 
 
 def _receipt(case: Case, heat: Tensor, image: int) -> Receipt:
