@@ -70,7 +70,7 @@ DECIDES = {  # by the name of the method's doctor
         "The rectifiers, as for [guided_backprop](guided_backprop.md). It says when there is no max-pooling, whose "
         "switches would tie the map to this picture."
     ),
-    "_layer_doctor": (
+    "layer_doctor": (
         "The layer: *exact* where a layer keeps positions, *approximate* where attention follows it and mixes them, "
         "*impossible* where no layer has maps."
     ),

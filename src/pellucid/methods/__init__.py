@@ -1,6 +1,18 @@
 """Which pixels mattered? Importing this room registers every method."""
 
-from pellucid.methods import cams, deeplift, fullgrad, gradients, paths, relevance
+from pellucid.methods import cams, deeplift, fullgrad, gradients, occlusion, paths, relevance, replayed_cams
 from pellucid.methods.registry import METHODS, Method, method
 
-__all__ = ["METHODS", "Method", "cams", "deeplift", "fullgrad", "gradients", "method", "paths", "relevance"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "cams",
+    "deeplift",
+    "fullgrad",
+    "gradients",
+    "method",
+    "occlusion",
+    "paths",
+    "relevance",
+    "replayed_cams",
+]

@@ -28,7 +28,8 @@ Counterfactual = Annotated[bool, "negate the gradient: what speaks against the t
 COARSE = "where details are small: one cell covers many pixels, and channels of mixed evidence are averaged away"
 
 
-def _layer_doctor(trace: Trace) -> Verdict:
+def layer_doctor(trace: Trace) -> Verdict:
+    """Whether a layer keeps positions, and whether they are mixed behind it."""
     try:
         name, value = last_spatial(trace)
     except LayerError as error:
@@ -133,7 +134,7 @@ def _mean_is_score(case: Case, maps: Value, heat: Tensor) -> None:
     units="share of the score at each cell, negative ones cut",
     source="Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2",
     misleads=COARSE,
-    doctor=_layer_doctor,
+    doctor=layer_doctor,
 )
 def grad_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`M = ReLU(Σ_k w_k A_k)` with `w_k = mean_p G_k(p)`."""
@@ -150,7 +151,7 @@ def grad_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Ten
     units="no unit; compare places, not sizes",
     source="Chattopadhay et al. 2018, arXiv:1710.11063, equations 10 and 19 (exponential of the score)",
     misleads=COARSE,
-    doctor=_layer_doctor,
+    doctor=layer_doctor,
 )
 def grad_cam_plus_plus(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`w_k = Σ_p α_k(p) ReLU(G_k(p))`, `α_k(p) = G² / (2 G² + Σ_q A_k(q) G_k(p)³)`, `M = ReLU(Σ_k w_k A_k)`."""
@@ -169,7 +170,7 @@ def grad_cam_plus_plus(case: Case, *, counterfactual: Counterfactual = False) ->
     units="share of the score at each cell, negative ones cut",
     source="Fu et al. 2020, arXiv:2008.02312, equation 8",
     misleads=COARSE,
-    doctor=_layer_doctor,
+    doctor=layer_doctor,
 )
 def xgrad_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`w_k = Σ_p A_k(p) G_k(p) / Σ_p A_k(p)`, `M = ReLU(Σ_k w_k A_k)`; channels that sum to zero get no weight."""
@@ -187,7 +188,7 @@ def xgrad_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Te
     units="share of the score at each cell, negative ones cut",
     source="Draelos & Carin 2020, arXiv:2011.08891, equation 6 (here with the rectifier)",
     misleads="where details are small: one cell covers many pixels",
-    doctor=_layer_doctor,
+    doctor=layer_doctor,
 )
 def hires_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`M = ReLU(Σ_k G_k ⊙ A_k)`."""
@@ -202,7 +203,7 @@ def hires_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Te
     units="share of the score at each cell, negative ones cut",
     source="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943, equations 5 to 7",
     misleads="where there is evidence against the class: it is dropped and never shown",
-    doctor=_layer_doctor,
+    doctor=layer_doctor,
 )
 def layer_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Tensor, "b *space"]:
     """`M = ReLU(Σ_k ReLU(G_k) ⊙ A_k)`; usable at early layers too."""
@@ -217,7 +218,7 @@ def layer_cam(case: Case, *, counterfactual: Counterfactual = False) -> Float[Te
     units="projection on the first principal component, no unit",
     source="Muhammad & Yeasin 2020, arXiv:2008.00299, equation 3",
     misleads="when it is read as evidence: it does not look at the class, only at what is prominent to this layer",
-    doctor=_layer_doctor,
+    doctor=layer_doctor,
 )
 def eigen_cam(case: Case) -> Float[Tensor, "b *space"]:
     """`M = A V₁`, the projection of each position on the first right singular vector of `A` (positions × channels).
@@ -235,7 +236,7 @@ def eigen_cam(case: Case) -> Float[Tensor, "b *space"]:
     units="projection on the first principal component, no unit",
     source="Gildenblat et al. 2021, pytorch-grad-cam (Eigen-CAM of G ⊙ A)",
     misleads="when it is read as evidence: the first component need not be that, and its sign is a convention",
-    doctor=_layer_doctor,
+    doctor=layer_doctor,
 )
 def eigen_grad_cam(case: Case) -> Float[Tensor, "b *space"]:
     """Eigen-CAM of `G ⊙ A`, which makes it depend on the class."""
