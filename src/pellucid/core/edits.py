@@ -12,15 +12,17 @@ Box = tuple[tuple[int, int], ...]  # (start, stop) along each spatial axis
 
 @runtime_checkable
 class Edits(Protocol):
-    """Many edited versions of the images of a recording.
+    """Many edited versions of the images of a recording."""
 
-    Attributes:
-        rows: for each edit the number of the image that it changes; its length is how many edits there are.
-        boxes: for each edit the box outside which it leaves the image as it is; None where it may change all of it.
-    """
+    @property
+    def rows(self) -> Sequence[int]:
+        """For each edit the number of the image that it changes; its length is how many edits there are."""
+        ...
 
-    rows: Sequence[int]
-    boxes: Sequence[Box] | None
+    @property
+    def boxes(self) -> Sequence[Box] | None:
+        """For each edit the box outside which it leaves the image as it is; None where it may change all of it."""
+        ...
 
     def inputs(self, which: Sequence[int]) -> Float[Tensor, "n c *space"]:
         """Some of the edited images, whole."""
