@@ -22,6 +22,7 @@ from pellucid.core.trace import Trace, Value
 
 PlanName = Literal["auto", "incremental", "full"]
 Precision = Literal["full", "bf16"]
+USUAL, ON_DEVICE = {"cpu": (4, 16)}, (64, 128)  # images a pass: whole ones, and reruns
 WORTH = 0.9  # an incremental run must save a tenth of the multiplications
 
 
@@ -126,21 +127,14 @@ class _Work:
         if runner.plan == "incremental" and self.edits.boxes is not None:
             boxes = self.edits.boxes
             mine = sorted(mine, key=lambda i: _volume(boxes[i]))  # chunks of like sizes
-        sizes = self.trace.memo.setdefault("chunk", {})
-        known = sizes.get(runner.plan)
+        device = self.trace.scores.device
+        usual = USUAL.get(device.type, ON_DEVICE)[runner.plan != "full"]
         chunks = in_chunks(
-            mine,
-            runner.run,
-            device=self.trace.scores.device,
-            bytes_each=runner.bytes_each,
-            known=known,
-            told=self.notes.append,
+            mine, runner.run, device=device, bytes_each=runner.bytes_each, usual=usual, told=self.notes.append
         )
-        for which, values, best in chunks:
+        for which, values in chunks:
             for i, value in zip(which, values, strict=True):
                 found[i] = value
-            if best != known and len(mine) > len(which):
-                sizes[runner.plan] = best
             self.progress.advance(len(which))
 
 
