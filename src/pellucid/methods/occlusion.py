@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pellucid.core.ahead import PlanName, Precision
 from pellucid.core.edits import Box, Boxed, Edits, Masked, covered
 from pellucid.core.errors import MethodError, SettingError
 from pellucid.core.receipt import Check
@@ -22,8 +23,8 @@ WINDOWS_ACROSS, SMALLEST_PX = 14, 4
 DISAGREE = 0.5
 MOST_WINDOWS = 200_000
 Fills = Annotated[Any, "what covers: grey, black, white, mean, blur, noise, inpaint, zero, donor:FILE; several with +"]
-Plan = Annotated[str, "auto, incremental or full: how it is computed; the answers are the same"]
-Exactness = Annotated[str, "full, or bf16: convolutions in bfloat16, faster and approximate"]
+Plan = Annotated[PlanName, "how it is computed; the answers are the same"]
+Exactness = Annotated[Precision, "bf16: convolutions in bfloat16, faster and approximate"]
 
 
 @method(
@@ -58,7 +59,7 @@ def occlusion(
     asked: dict[str, Tensor] = {}
     for one in chosen:
         edits = _boxed(x, boxes, rows, [paint_of(case, one, image) for image in range(len(x))])
-        drops = case.score()[rows] - _finite(case.answers(edits, plan=plan, precision=precision), one)  # pyright: ignore
+        drops = case.score()[rows] - _finite(case.answers(edits, plan=plan, precision=precision), one)
         asked[one.name] = _spread(x, boxes, rows, drops.to(x))
     return _joined(case, asked)
 
@@ -223,10 +224,10 @@ class _Regions:
     """The questions about one image's regions."""
 
     def __init__(
-        self, case: Case, image: int, regions: Regions, chosen: Sequence[Fill], plan: str, precision: str
+        self, case: Case, image: int, regions: Regions, chosen: Sequence[Fill], plan: PlanName, precision: Precision
     ) -> None:
         self.case, self.image, self.regions, self.fills = case, image, regions, chosen
-        self.words = {"plan": plan, "precision": precision}
+        self.plan, self.precision = plan, precision
         self.paints = [paint_of(case, one, image) for one in chosen]
 
     def drops(self, hidden: Tensor) -> Tensor:
@@ -234,7 +235,7 @@ class _Regions:
         x, image, found = self.case.x[self.image : self.image + 1], self.image, []
         for one, paint in zip(self.fills, self.paints, strict=True):
             edits = _OfImage(covered(x, paint, self.regions.labels.to(x.device), ~hidden.to(x.device)), image)
-            found.append(_finite(self.case.answers(edits, **self.words), one))  # pyright: ignore[reportArgumentType]
+            found.append(_finite(self.case.answers(edits, plan=self.plan, precision=self.precision), one))
         return self.case.score()[image].double() - torch.stack(found).double()
 
     def told(self, pairs: int) -> Tensor:
