@@ -11,12 +11,15 @@ from pellucid.core.version import VERSION
 
 if TYPE_CHECKING:
     from pellucid import rules
+    from pellucid.core import edits
+    from pellucid.core.ahead import Answers, answers
     from pellucid.core.baselines import baseline
     from pellucid.core.errors import PellucidError
     from pellucid.core.progress import Progress
     from pellucid.core.pull import EXACT, Rules, Walk
     from pellucid.core.receipt import Check, Receipt
     from pellucid.core.record import record
+    from pellucid.core.tables import Table
     from pellucid.core.target import Target, contrast, custom, log_probability, logit, probability, region, unit
     from pellucid.core.trace import Trace
     from pellucid.evaluate.rank import rank
@@ -42,12 +45,14 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _HOMES = {
+    "core.ahead": ("Answers", "answers"),
     "core.baselines": ("baseline",),
     "core.errors": ("PellucidError",),
     "core.progress": ("Progress",),
     "core.pull": ("EXACT", "Rules", "Walk"),
     "core.receipt": ("Check", "Receipt"),
     "core.record": ("record",),
+    "core.tables": ("Table",),
     "core.target": ("Target", "contrast", "custom", "log_probability", "logit", "probability", "region", "unit"),
     "core.trace": ("Trace",),
     "evaluate.rank": ("rank",),
@@ -69,7 +74,7 @@ _HOMES = {
     "render.panel": ("Panel",),
     "rules.rectifiers": ("DECONVNET", "GUIDED"),
 }
-_MODULES = {"rules": "rules", "scenes": "images.scenes", "volumes": "images.volumes"}
+_MODULES = {"edits": "core.edits", "rules": "rules", "scenes": "images.scenes", "volumes": "images.volumes"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -77,6 +82,7 @@ __all__ = [
     "EXACT",
     "GUIDED",
     "METHODS",
+    "Answers",
     "Case",
     "Check",
     "Explanation",
@@ -90,9 +96,11 @@ __all__ = [
     "Ranking",
     "Receipt",
     "Rules",
+    "Table",
     "Target",
     "Trace",
     "Walk",
+    "answers",
     "attribute",
     "baseline",
     "books",
@@ -100,6 +108,7 @@ __all__ = [
     "custom",
     "decode",
     "doctor",
+    "edits",
     "explain",
     "influence",
     "load",
