@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from networks import zoo
 from pellucid.core.ahead import answers
+from pellucid.core.edits import Boxed
 from pellucid.core.record import record
 from pellucid.core.target import logit
-from test_rerun import boxes_in, off, painted
+from test_rerun import boxes_in, off
 from test_zoo_gradient import HEAVY, LIGHT
 
 ATTENDS = {"maxvit_t", "swin_t", "swin_s", "swin_v2_t", "swin_v2_s", "vit_b_16", "vit_b_32"}
@@ -18,10 +19,10 @@ EXACT = 1e-5  # of the largest change; float64 leaves far less, but for networks
 
 
 def check_reruns(net: nn.Module, x: Tensor, rerun: bool = True) -> None:
-    """Four random boxes: incremental and whole reruns against the module, in float64."""
+    """Four random boxes of the turned picture: incremental and whole reruns against the module, in float64."""
     net, x = net.double(), x.double()
     trace = record(net, x)
-    edits = painted(x, boxes_in(tuple(x.shape[2:]), 4, seed=x.shape[-1], largest=16))
+    edits = Boxed(x, x.flip(-1, -2), boxes_in(tuple(x.shape[2:]), 4, seed=x.shape[-1], largest=16))
     with torch.no_grad():
         expected = torch.stack([zoo.class_score(net(edits.inputs([i]))) for i in range(4)])
     found = answers(trace, edits, logit(1), plan="incremental")
