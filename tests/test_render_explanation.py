@@ -157,7 +157,7 @@ def test_png_and_npy(tmp_path):
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(one.overlay()))
         assert shown.text["Description"] == one.sentence()
     np.testing.assert_array_equal(np.load(one.save(tmp_path / "one.npy")), one.heat)
-    with pytest.raises(FileError, match=r"\.pel, \.png or \.npy"):
+    with pytest.raises(FileError, match=r"\.pel, \.png, \.npy or \.csv"):
         one.save(tmp_path / "one.jpg")
     with pytest.raises(FileError, match="overwrite=True"):
         one.save(tmp_path / "one.npy", overwrite=False)

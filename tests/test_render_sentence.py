@@ -108,7 +108,7 @@ def check(verdict, name="completeness"):
         ),
         (Receipt((check("warn"),), ("a", "b")), "a warning from its own check (completeness) and 2 steps of it were"),
         (Receipt((check("pass"),), ("a",)), "Read it with care: one step of it was approximate."),
-        (Receipt((check("pass"), check("pass", "stability"))), "It passed its own check (completeness, stability)."),
+        (Receipt((check("pass"), check("pass", "stability"))), "It passed its own checks (completeness, stability)."),
         (Receipt((check("told"),)), "This method has no numerical check of its own."),
         (Receipt(), "This method has no numerical check of its own."),
     ],

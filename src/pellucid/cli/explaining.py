@@ -54,6 +54,17 @@ def run(request: Request, show: Print, *, as_json: bool, quiet: bool) -> bool:
     methods = with_settings(request.methods, request.settings)
     if request.localise is not None and not 0 < request.localise < 1:
         raise SettingError(f"--localise {request.localise} came; use a number between 0 and 1, such as 0.15")
+    model, panel, saved = gathered(request, methods, watched=not (quiet or as_json))
+    report = saved[0].resolve() if saved else None
+    if as_json:
+        place = None if report is None else str(report)
+        echo_json([{**facts(one, request.localise), "report": place} for one in panel])
+    _tell(model, panel, report, show, request.localise)
+    return incomplete(request, panel)
+
+
+def gathered(request: Request, methods: list[Method], *, watched: bool) -> tuple[Model, Panel, tuple[Path, ...]]:
+    """The network, every map that could be made, and the files that were written, the report first."""
     if request.out is not None:
         check_place(request.out, request.overwrite)
     model = load(request.model, weights=request.weights, labels=request.labels, preprocess=request.preprocess)
@@ -64,17 +75,16 @@ def run(request: Request, show: Print, *, as_json: bool, quiet: bool) -> bool:
     def ask(some: list[Picture]) -> list[Explanation]:
         found = explain(
             model, some, methods=methods, targets=request.targets, layers=request.layers or None, seed=request.seed,
-            progress=False if quiet or as_json else None,
+            progress=None if watched else False,
         )  # fmt: skip
         return list(found) if isinstance(found, Panel) else [found]
 
     panel = Panel(_explained(ask, pictures))
-    saved = None if request.out is None else panel.save(request.out, overwrite=request.overwrite)
-    report = saved[0].resolve() if saved else None
-    if as_json:
-        place = None if report is None else str(report)
-        echo_json([{**facts(one, request.localise), "report": place} for one in panel])
-    _tell(model, panel, report, show, request.localise)
+    return model, panel, () if request.out is None else panel.save(request.out, overwrite=request.overwrite)
+
+
+def incomplete(request: Request, panel: Panel) -> bool:
+    """Whether a picture that was asked for could not be explained."""
     return len({id(one.picture) for one in panel}) < len(request.images)
 
 
@@ -159,6 +169,7 @@ def facts(one: Explanation, localised: float | None = None) -> dict[str, Any]:
         "seconds": one.seconds,
         "predictions": [{"label": p.label, "index": p.index, "probability": p.probability} for p in one.predictions],
         "receipt": {"verdict": one.receipt.verdict, **one.receipt.to_json()},
+        "tables": [table.to_json() for table in one.tables],
         "sentence": one.sentence(),
     }
 

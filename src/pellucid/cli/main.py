@@ -81,6 +81,96 @@ def explain(
 
 
 @app.command()
+def evidence(
+    image: Annotated[Path, typer.Argument(help="one picture", show_default=False)],
+    model: ModelName = "builtin:photos",
+    symptom: Annotated[
+        str | None,
+        typer.Option("--symptom", help="a mask file, slic:50#3,7, heat:METHOD:FRACTION or unit:LAYER:NUMBERS"),
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", help="a mask file of what counts as the rest; all else by default")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", "-t", help='top1 (all classes), a class, or "A vs B"')] = "top1",
+    fill: Annotated[
+        list[str] | None, typer.Option("--fill", help="what covers, joined by commas; mean,blur,noise by default")
+    ] = None,
+    controls: Annotated[int, typer.Option("--controls", help="masks in other places to hold it against")] = 99,
+    minimal: Annotated[
+        bool, typer.Option("--minimal", help="the smallest regions it can't do without, and those that are enough")
+    ] = False,
+    to: Annotated[str | None, typer.Option("--to", help="which regions must change for this class")] = None,
+    regions: Annotated[
+        str, typer.Option("--regions", help="for --minimal and --to: slic:30, grid:16, a file of labels, …")
+    ] = "slic:30",
+    budget: Annotated[int, typer.Option("--budget", help="sets of regions that may be tried")] = 1000,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for JSON, tables and pictures")] = None,
+    overwrite: Overwrite = False,
+    weights: Weights = None,
+    labels: Labels = None,
+    preprocess: Preprocessing = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="for everything random")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether a decision came from a part of the picture, what it needs, and what must change for another."""
+    with told():
+        with stopped_at_once():
+            from pellucid.cli.evidencing import Request, run
+            from pellucid.cli.printing import printer
+
+        request = Request(
+            image, model, symptom, environment, target, words(fill), controls, minimal, to, regions, budget, out,
+            overwrite, weights, labels, preprocess, seed,
+        )  # fmt: skip
+        run(request, printer(quiet or as_json), as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def whatif(
+    images: Annotated[list[Path], typer.Argument(help="pictures to cover parts of", show_default=False)],
+    model: ModelName = "builtin:photos",
+    cover: Annotated[
+        str, typer.Option("--cover", "-c", help="slic, grid, felzenszwalb or quickshift, also with :COUNT; or a file")
+    ] = "slic:50",
+    fill: Annotated[
+        list[str] | None, typer.Option("--fill", "-f", help="what covers, joined by commas; default grey,blur,mean")
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="also cover the strongest regions two by two")] = False,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help='top3, a class number or label, "A vs B", unit:LAYER:N')
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="folder for report.html, tables (.csv), maps (.pel, .png)")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace an earlier report, its maps and tables; other files are kept")
+    ] = False,
+    weights: Weights = None,
+    labels: Labels = None,
+    preprocess: Preprocessing = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="for everything random")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cover each region of a picture and tell how far the score drops, under several paints."""
+    with told():
+        with stopped_at_once():
+            from pellucid.cli.asking import asked, run
+            from pellucid.cli.explaining import Request
+            from pellucid.cli.printing import printer
+
+        settings = asked(cover, words(fill), pairs)
+        request = Request(
+            images, model, [], target or ["top1"], [], settings, out, overwrite, weights, labels, preprocess, seed,
+            None,
+        )  # fmt: skip
+        failed = run(request, printer(quiet or as_json), as_json=as_json, quiet=quiet)
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the report")] = Path("demo"),
     quiet: Quiet = False,

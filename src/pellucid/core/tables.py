@@ -33,6 +33,7 @@ class Table:
         wrong = next((row for row in self.rows if len(row) != len(self.columns)), None)
         if wrong is not None:
             raise SettingError(f'a row of {len(wrong)} cells came for the {len(self.columns)} columns of "{self.name}"')
+        object.__setattr__(self, "rows", tuple(tuple(map(_plain, row)) for row in self.rows))
 
     def column(self, name: str) -> list[Cell]:
         """The cells under one name.
@@ -61,6 +62,23 @@ class Table:
         return cls(
             data["name"], tuple(data["columns"]), tuple(tuple(row) for row in data["rows"]), data["kind"], data["note"]
         )
+
+
+def _plain(cell: Any) -> Cell:
+    """A cell as Python's own value; numbers of NumPy and torch are unpacked.
+
+    Raises:
+        SettingError: it is neither text nor one number.
+    """
+    if cell is None or type(cell) in (str, int, float, bool):
+        return cell
+    try:
+        value = cell.item()
+    except (AttributeError, ValueError, RuntimeError):
+        value = cell
+    if type(value) not in (str, int, float, bool):
+        raise SettingError(f"{type(cell).__name__} came as a cell of a table; give text or one number")
+    return value
 
 
 def table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], note: str = "") -> Table:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pellucid.core.errors import SettingError
+from pellucid.core.tables import Cell
 from pellucid.images.fills import Fill
 from pellucid.images.regions import Regions, regions
 from pellucid.methods.case import Case
@@ -72,6 +73,24 @@ def regions_of(case: Case, asked: Any, image: int, *, count: int = 50) -> Region
         case.notes.append("the preprocessing is not known: regions were found in the input rescaled to its own range")
     case.notes.extend(found.notes)
     return found
+
+
+def region_columns(case: Case, found: Regions, image: int) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """The first columns of a table of regions, and a row for each: number, name where it has one, centre, size.
+
+    The centre is a row and a column of the original picture; without a picture, coordinates of the input.
+    """
+    named = list(found.names) != [str(r) for r in range(found.count)]
+    placement = None if case.placements is None or found.labels.dim() != 2 else case.placements[image]
+    rows: list[tuple[Cell, ...]] = []
+    for number in range(found.count):
+        centre = [float(c) for c in (found.labels == number).nonzero().double().mean(0) + 0.5]
+        if placement is None:
+            where = "at " + ", ".join(f"{c:.0f}" for c in centre)
+        else:
+            where = "row {:.0f}, column {:.0f}".format(*placement.to_original(*centre))
+        rows.append((number, *([found.names[number]] if named else []), where, found.sizes[number]))
+    return ("region", *(["name"] if named else []), "where", "size px"), rows
 
 
 def _pixels(case: Case, image: int) -> Tensor:

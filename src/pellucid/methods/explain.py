@@ -243,12 +243,14 @@ def _label(model: Model, index: int) -> str:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON values; a tensor is named by its shape."""
+    """Settings as JSON values; a tensor is named by its shape, other objects by their words."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return f"tensor {tuple(value.shape)}"
-        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+        if isinstance(value, (Tensor, np.ndarray)):
+            return f"{type(value).__name__} {tuple(value.shape)}".lower()
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
     return {name: plain(value) for name, value in values.items()}
 

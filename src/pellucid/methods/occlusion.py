@@ -16,7 +16,7 @@ from pellucid.core.tables import curve, table
 from pellucid.images.fills import Fill, fills
 from pellucid.images.regions import Regions
 from pellucid.methods.case import Case
-from pellucid.methods.covering import Paint, paint_of, regions_of
+from pellucid.methods.covering import Paint, paint_of, region_columns, regions_of
 from pellucid.methods.registry import method
 
 WINDOWS_ACROSS, SMALLEST_PX = 14, 4
@@ -227,7 +227,8 @@ class _Regions:
         self, case: Case, image: int, regions: Regions, chosen: Sequence[Fill], plan: PlanName, precision: Precision
     ) -> None:
         self.case, self.image, self.regions, self.fills = case, image, regions, chosen
-        self.plan, self.precision = plan, precision
+        self.plan: PlanName = plan
+        self.precision: Precision = precision
         self.paints = [paint_of(case, one, image) for one in chosen]
 
     def drops(self, hidden: Tensor) -> Tensor:
@@ -251,11 +252,9 @@ class _Regions:
 
     def _table(self, alone: Tensor, order: Sequence[int]) -> None:
         mean, spread = alone.mean(0).tolist(), ((alone.amax(0) - alone.amin(0)) / 2).tolist()
-        names = [one.name for one in self.fills]
-        rows = [
-            (r, self.regions.names[r], self.regions.sizes[r], *alone[:, r].tolist(), mean[r], spread[r]) for r in order
-        ]
-        columns = ("region", "name", "size px", *(f"effect {name}" for name in names), "mean", "disagreement")
+        columns, first = region_columns(self.case, self.regions, self.image)
+        rows = [(*first[r], *alone[:, r].tolist(), mean[r], spread[r]) for r in order]
+        columns += (*(f"effect {one.name}" for one in self.fills), "mean", "disagreement")
         note = (
             "effect: how far the score drops when the region is covered; disagreement: half the distance between fills"
         )

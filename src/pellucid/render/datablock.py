@@ -2,8 +2,8 @@
 
 Top level: `format` (this page is format 1), `title`, `colours` (RGBA tables in base64), `percentiles`, `images`,
 `maps`. A map holds its facts, `box` (top, left, bottom, right of the network's input as fractions of the picture),
-`limits` (one for each of `percentiles`) and `grid`: rows, columns, scale and little-endian int16 in base64, row by
-row; heat = int16 x scale, and -32768 is a missing value.
+`limits` (one for each of `percentiles`), `tables` (name, columns, rows, kind, note) and `grid`: rows, columns, scale
+and little-endian int16 in base64, row by row; heat = int16 x scale, and -32768 is a missing value.
 """
 
 import base64
@@ -110,6 +110,7 @@ def _map(explanation: Explanation, image: int) -> dict[str, Any]:
         "box": [edge / size for edge, size in zip(explanation.placement.box, sizes, strict=True)],
         "limits": [paint.limit(explanation.native, percentile) for percentile in PERCENTILES],
         "computed_cells": explanation.native.shape,
+        "tables": [table.to_json() for table in explanation.tables],
         "grid": grid(explanation.native),
     }
 

@@ -13,12 +13,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from pellucid.core.errors import FileError, SettingError
+from pellucid.core.errors import FileError, SettingError, check_known
 from pellucid.core.receipt import Receipt
+from pellucid.core.tables import Table
 from pellucid.images.decode import Picture
 from pellucid.images.transforms import Placement
 from pellucid.render import paint
-from pellucid.store.files import whole_file
+from pellucid.store.files import whole_file, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,6 +58,8 @@ class Explanation:
         placement: where the network's input lies on the picture.
         predictions: the five most probable classes, best first; empty for other outputs.
         misleads: one sentence, when this method misleads; `source` is the paper.
+        tables: what the method found besides the map: regions, curves, how well a surrogate fits.
+        extra_maps: further maps on the grid of the attribution, channels reduced, such as one per fill.
     """
 
     attribution: Tensor
@@ -80,6 +83,8 @@ class Explanation:
     versions: Mapping[str, str] = field(default_factory=dict)
     misleads: str = ""
     source: str = ""
+    tables: tuple[Table, ...] = ()
+    extra_maps: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = tuple(self.attribution.shape)
@@ -97,6 +102,13 @@ class Explanation:
                 f"the placement is for a picture of {self.placement.original_px} pixels, "
                 f"the picture has {self.picture.size_px}; give the placement that this picture's preprocessing returned"
             )
+        grid = shape[-2:]
+        for name, values in self.extra_maps.items():
+            if tuple(values.shape) != grid or not values.is_floating_point():
+                raise SettingError(
+                    f'the further map "{name}" has shape {tuple(values.shape)} and holds {values.dtype}; '
+                    f"expected floating-point numbers on the grid of the attribution, {grid}, channels reduced"
+                )
 
     @cached_property
     def native(self) -> Float32[np.ndarray, "a b"]:
@@ -154,6 +166,7 @@ class Explanation:
         *,
         percentile: int | float = 98,
         longest_px: int | None = None,
+        end: float | None = None,
     ) -> Image.Image:
         """The heat laid over the picture; where it is zero the picture shows unchanged.
 
@@ -163,12 +176,14 @@ class Explanation:
             native: show the computed cells instead of interpolating between them.
             percentile: of |heat|, where the colours end (see `limits`).
             longest_px: shrink to this many pixels on the longer side; None keeps the size.
+            end: where the colours end, in the unit of the heat, to compare maps; None takes the percentile.
         """
         heat = self.placed(longest_px, native=native, sign=sign)
         picture = self.picture.image()
         if picture.size != heat.shape[::-1]:
             picture = picture.resize(heat.shape[::-1], Image.Resampling.LANCZOS)
-        return paint.blend(picture, heat, self.limits(percentile)[1], self._two_sided(sign), opacity)
+        end = self.limits(percentile)[1] if end is None else end
+        return paint.blend(picture, heat, end, self._two_sided(sign), opacity)
 
     def picture_heat(
         self,
@@ -189,6 +204,17 @@ class Explanation:
         layer = f" at {self.layer}{chosen}" if self.layer else ""
         return f"{self.title}{layer} for {self.target}; colours end at {low} and {high} (percentile {percentile:g})"
 
+    def extra(self, name: str) -> "Explanation":
+        """One of the further maps as an explanation that can be drawn and saved.
+
+        Raises:
+            SettingError: there is no such map.
+        """
+        from pellucid.render.extras import extra
+
+        check_known("further map", name, self.extra_maps)
+        return extra(self, name)
+
     def sentence(self) -> str:
         """What the map says, in words for a reader who is no expert."""
         from pellucid.render.sentence import sentence
@@ -202,18 +228,26 @@ class Explanation:
         return plot(self, ax)
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
-        """Writes the explanation whole (`.pel`), its overlay (`.png`) or its heat (`.npy`) in one step.
+        """Writes the explanation whole (`.pel`), its overlay (`.png`), its heat (`.npy`) or a table (`.csv`) in one go.
+
+        Args:
+            path: of several tables, the one that the file is named after is written: `regions.csv`.
 
         Raises:
-            FileError: another ending, or the file can't be written.
+            FileError: another ending, no such table, or the file can't be written.
         """
         from pellucid.render.pel import write
+        from pellucid.render.tabular import csv_text, named
 
         ending = Path(path).suffix.lower()
         if ending == ".pel":
             return write(self, path, overwrite=overwrite)
+        if ending == ".csv":
+            return write_text(path, csv_text(named(self.tables, Path(path).stem)), overwrite=overwrite)
         if ending not in (".png", ".npy"):
-            raise FileError(f'can\'t save as "{Path(path).name}"; expected a name that ends in .pel, .png or .npy')
+            raise FileError(
+                f'can\'t save as "{Path(path).name}"; expected a name that ends in .pel, .png, .npy or .csv'
+            )
         with whole_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
             self._write_png(file) if ending == ".png" else np.save(file, self.heat, allow_pickle=False)
         return Path(path)

@@ -12,7 +12,7 @@ from pellucid.render.sentence import alt_text
 from pellucid.render.visible import visible
 
 _LONGEST_PX = 384
-_MOST_CARDS = 12
+_MOST_CARDS, _MOST_NAMES = 12, 6
 _CARD = "display:inline-block;vertical-align:top;width:min(100%,384px);margin:0 16px 16px 0;font:14px/1.45 sans-serif"
 
 
@@ -23,8 +23,16 @@ def card(explanation: Explanation) -> str:
         f'<div style="{_CARD}"><img src="{source}" alt="{escape(alt_text(explanation))}" style="max-width:100%">'
         f'<p style="margin:6px 0">{escape(explanation.sentence())}</p>'
         f'<p style="margin:6px 0;opacity:.8;font-size:12px">{escape(explanation.caption())}. '
-        f"{explanation.seconds:.2g} s</p></div>"
+        f"{explanation.seconds:.2g} s{escape(_more(explanation))}</p></div>"
     )
+
+
+def _more(explanation: Explanation) -> str:
+    """What there is besides the map, and where to find it."""
+    tables = ", ".join(f"{table.name} ({len(table.rows)} rows)" for table in explanation.tables[:_MOST_NAMES])
+    maps = ", ".join(list(explanation.extra_maps)[:_MOST_NAMES])
+    told = [f"Tables: {tables}; see .tables"] * bool(tables) + [f"Further maps: {maps}; see .extra(name)"] * bool(maps)
+    return "".join(f". {part}" for part in told)
 
 
 def cards(explanations: Sequence[Explanation]) -> str:

@@ -13,10 +13,11 @@ from torch import Tensor
 from pellucid.core.errors import SettingError
 from pellucid.render import bars, paint
 from pellucid.render.datablock import picture_key
-from pellucid.render.earlier import REPORT, leftovers, refuse_foreign
+from pellucid.render.earlier import REPORT, leftovers, refuse_foreign, table_names
 from pellucid.render.explanation import Explanation
 from pellucid.render.notebook import cards
-from pellucid.store.files import whole_folder
+from pellucid.render.tabular import csv_text
+from pellucid.store.files import whole_folder, write_text
 
 _CELL_PX, _GAP_PX, _LINE_PX = 256, 12, 15
 
@@ -100,7 +101,7 @@ class Panel(Sequence[Explanation]):
         return report(self, path, title=title, overwrite=overwrite)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
-        """Writes `report.html` and, for each explanation, a `.pel` and a `.png`, all or nothing.
+        """Writes `report.html` and, for each explanation, a `.pel`, a `.png` and a `.csv` per table, all or nothing.
 
         Args:
             folder: made if missing.
@@ -114,16 +115,20 @@ class Panel(Sequence[Explanation]):
             FileError: the folder is occupied or can't be written, or a file of the user's bears a name that is needed.
         """
         names = [f"{number:03d}-{_slug(explanation)}" for number, explanation in enumerate(self, 1)]
-        files = [REPORT, *(name + ending for name in names for ending in (".pel", ".png"))]
+        tables = [table_names(name, one.tables) for name, one in zip(names, self, strict=True)]
+        files = [REPORT, *(file for name, own in zip(names, tables, strict=True) for file in _files(name, own))]
         place = Path(folder)
         if overwrite:
             refuse_foreign(place, files)
+        earlier = leftovers(place, files)
         with whole_folder(place, overwrite=overwrite) as temporary:
             self.report(temporary / REPORT)
-            for name, explanation in zip(names, self, strict=True):
+            for name, own, explanation in zip(names, tables, self, strict=True):
                 explanation.save(temporary / f"{name}.pel")
                 explanation.save(temporary / f"{name}.png")
-        for path in leftovers(place, files):
+                for file, table in zip(own, explanation.tables, strict=True):
+                    write_text(temporary / file, csv_text(table))
+        for path in earlier:
             path.unlink(missing_ok=True)
         return tuple(place / file for file in files)
 
@@ -141,6 +146,10 @@ class Panel(Sequence[Explanation]):
         pictures = len({(explanation.picture.name, explanation.picture.size_px) for explanation in self})
         targets = len({explanation.target for explanation in self})
         return f"Panel({len(self)} explanations: {methods}; targets: {targets}, images: {pictures})"
+
+
+def _files(name: str, tables: list[str]) -> list[str]:
+    return [f"{name}.pel", f"{name}.png", *tables]
 
 
 def _slug(explanation: Explanation) -> str:

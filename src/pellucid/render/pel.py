@@ -1,7 +1,12 @@
 """The `.pel` file: one explanation as safetensors, with everything else as JSON in its metadata.
 
-Tensors: `attribution` (as computed) and `pixels` (uint8, "h w 3"). Metadata: `pellucid`, a JSON object with `format`
-(this page is format 1) and one entry for each other field of `Explanation`.
+Tensors: `attribution` (as computed), `pixels` (uint8, "h w 3") and `extra.0`, `extra.1`, … (the further maps, "h w").
+Metadata: `pellucid`, a JSON object with `format` and one entry for each other field of `Explanation`; `extra_maps`
+holds the names of the further maps in their order.
+
+Format 1 has neither tables nor further maps, format 2 has both entries. A file is written in the lowest format that
+holds it whole: what has no tables can still be opened by an older pellucid, and one that would drop the tables without
+a word refuses the file instead.
 """
 
 from collections.abc import Mapping
@@ -15,12 +20,13 @@ from torch import Tensor
 
 from pellucid.core.errors import FileError, PellucidError
 from pellucid.core.receipt import Receipt, Verdict
+from pellucid.core.tables import Table
 from pellucid.images.decode import Picture
 from pellucid.images.transforms import Placement
 from pellucid.render.explanation import Explanation, Prediction
 from pellucid.store.files import read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 _WORDS = ("method", "title", "target", "site", "reduce", "units", "model", "misleads", "source")
 _NUMBERS = ("score", "seconds")
 _SWITCHES = ("signed", "layer_chosen")
@@ -30,7 +36,7 @@ def write(explanation: Explanation, path: str | Path, *, overwrite: bool = True)
     """Writes an explanation; reading it back gives the same bits."""
     facts = {name: getattr(explanation, name) for name in (*_WORDS, *_NUMBERS, *_SWITCHES, "layer")}
     facts |= {
-        "format": FORMAT,
+        "format": 1,
         "kind": "explanation",
         "settings": dict(explanation.settings),
         "versions": dict(explanation.versions),
@@ -40,7 +46,15 @@ def write(explanation: Explanation, path: str | Path, *, overwrite: bool = True)
         "picture": {"name": explanation.picture.name, "notes": list(explanation.picture.notes)},
     }
     pixels = torch.from_numpy(np.array(explanation.picture.pixels, np.uint8))
-    return write_tensors(path, {"attribution": explanation.attribution, "pixels": pixels}, facts, overwrite=overwrite)
+    tensors = {"attribution": explanation.attribution, "pixels": pixels}
+    if explanation.tables or explanation.extra_maps:
+        facts |= {
+            "format": 2,
+            "tables": [table.to_json() for table in explanation.tables],
+            "extra_maps": list(explanation.extra_maps),
+        }
+        tensors |= {f"extra.{number}": values for number, values in enumerate(explanation.extra_maps.values())}
+    return write_tensors(path, tensors, facts, overwrite=overwrite)
 
 
 def read(path: str | Path) -> Explanation:
@@ -77,8 +91,41 @@ def _build(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Explanati
         versions={str(name): str(version) for name, version in facts["versions"].items()},
         receipt=_receipt(facts["receipt"]),
         predictions=tuple(_prediction(entry) for entry in facts["predictions"]),
+        tables=tables_of(facts),
+        extra_maps=_extra_maps(tensors, facts),
         **simple,
     )
+
+
+def tables_of(facts: Mapping[str, Any]) -> tuple[Table, ...]:
+    """The tables in the record of a file.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, SettingError: the record is damaged.
+    """
+    if facts["format"] < 2:
+        return ()
+    _expect(isinstance(facts["tables"], list), "the tables are no list")
+    return tuple(map(_table, facts["tables"]))
+
+
+def _table(data: dict[str, Any]) -> Table:
+    lists = (data["columns"], data["rows"], *data["rows"])
+    _expect(all(isinstance(part, list) for part in lists), "a table is not made of lists")
+    table = Table.from_json(data)
+    words = (table.name, table.note, *table.columns)
+    _expect(all(isinstance(word, str) for word in words), "a table or column has no name")
+    _expect(table.kind in ("table", "curve"), "a table is neither table nor curve")
+    cells = [cell for row in table.rows for cell in row if cell is not None]
+    _expect(all(isinstance(cell, str | int | float) for cell in cells), "a cell holds neither text nor number")
+    return table
+
+
+def _extra_maps(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Tensor]:
+    names = facts["extra_maps"] if facts["format"] > 1 else []
+    _expect(isinstance(names, list) and all(isinstance(name, str) for name in names), "a further map has no name")
+    _expect(len(set(names)) == len(names), "two further maps bear one name")
+    return {name: tensors[f"extra.{number}"] for number, name in enumerate(names)}
 
 
 def _receipt(data: Mapping[str, Any]) -> Receipt:

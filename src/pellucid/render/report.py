@@ -20,6 +20,7 @@ from pellucid.core.receipt import Check, Receipt
 from pellucid.render import bars, paint
 from pellucid.render.datablock import GRID_CELLS, PERCENTILES, PICTURE_PX, data_block, embed, picture_key, picture_uri
 from pellucid.render.explanation import Explanation
+from pellucid.render.extras import MOST_STILLS, Still, scales, stills
 from pellucid.render.notebook import data_uri, escape
 from pellucid.render.sentence import (
     alt_text,
@@ -28,9 +29,10 @@ from pellucid.render.sentence import (
     share_text,
     trust_sentence,
 )
+from pellucid.render.tabular import tables_html
 from pellucid.store.files import write_text
 
-_STILL_PX = 480
+_STILL_PX, _EXTRA_PX = 480, 300
 _PIXELATED_PX = 160
 _VERDICTS = {"pass": "✓ passed", "warn": "! with care", "fail": "✗ failed", "told": "i told"}
 _BADGES = {"pass": "✓ checks passed", "warn": "! read with care", "fail": "✗ failed its check"}
@@ -98,7 +100,7 @@ def _image(group: list[_Numbered]) -> str:
 
 def _row(row: list[_Numbered], alone: bool) -> str:
     first = row[0][1]
-    cards = "\n".join(_card(number, one, alone) for number, one in row)
+    cards = "\n".join(_card(number, one, alone, len(row) == 1) for number, one in row)
     score = f"score {paint.number(first.score)}"
     return (
         f'<h3>Target: {escape(first.target)} <span class="quiet">{escape(score)}</span></h3>'
@@ -106,14 +108,15 @@ def _row(row: list[_Numbered], alone: bool) -> str:
     )
 
 
-def _card(number: int, one: Explanation, alone: bool) -> str:
+def _card(number: int, one: Explanation, alone: bool, wide: bool) -> str:
     said = "" if alone else f'<p class="said">{escape(f"{map_sentence(one)} {trust_sentence(one)}")}</p>'
     still = picture_uri(one.overlay(longest_px=_STILL_PX), _STILL_PX)
     bar = data_uri(Image.fromarray(paint.strip(one.diverging)))
     low, high = (paint.number(value) for value in one.limits())
     zero = '<span class="zero">0</span>' if one.diverging else ""
     verdict = "quiet" if _unchecked(one.receipt) else one.receipt.verdict
-    return f"""<article class="map" aria-labelledby="name-{number}">
+    size = "map full" if wide and _has_more(one) else "map"
+    return f"""<article class="{size}" aria-labelledby="name-{number}">
 <h4 id="name-{number}">{escape(one.title)} {_layer(one)}</h4>
 <p class="badge {verdict}">{_badge(one.receipt)}</p>
 <div class="stage" data-map="{number}" tabindex="0" role="group"
@@ -125,8 +128,41 @@ def _card(number: int, one: Explanation, alone: bool) -> str:
 </p></div>
 <p class="probe quiet" hidden></p>
 {said}
+{_more(one, wide)}
 <details><summary>Settings, receipt, source</summary>{_facts(one)}{_receipt(one.receipt)}</details>
 </article>"""
+
+
+def _has_more(one: Explanation) -> bool:
+    return bool(one.tables or one.extra_maps)
+
+
+def _more(one: Explanation, wide: bool) -> str:
+    """Further maps and tables: open where the map has a row of its own, else folded, so that maps stay beside maps."""
+    if wide or not _has_more(one):
+        return _stills(one) + tables_html(one.tables)
+    names = ", ".join(["further maps"] * bool(one.extra_maps) + [table.name for table in one.tables])
+    return f"<details><summary>More: {escape(names)}</summary>{_stills(one)}{tables_html(one.tables)}</details>"
+
+
+def _stills(one: Explanation) -> str:
+    """The further maps beside each other; those of one unit share their limits."""
+    found = stills(one)
+    shown = "".join(_still(still) for group in scales(found[:MOST_STILLS]) for still in group)
+    more = f'<p class="quiet">and {len(found) - MOST_STILLS} more, kept in the .pel file</p>'
+    rest = more if len(found) > MOST_STILLS else ""
+    note = '<p class="quiet">Maps of one unit share the ends of their colours.</p>' if len(found) > 1 else ""
+    body = f'<h5>Further maps</h5>{note}<div class="stills">{shown}</div>{rest}'
+    return f'<section class="found">{body}</section>' if found else ""
+
+
+def _still(still: Still) -> str:
+    low, high = (paint.number(value) for value in still.limits)
+    source = picture_uri(still.picture(_EXTRA_PX), _EXTRA_PX)
+    bar = data_uri(Image.fromarray(paint.strip(still.shown.diverging)))
+    return f"""<figure><img class="{_picture_class(still.shown)}" src="{source}" alt="{escape(alt_text(still.shown))}">
+<img class="bar" src="{bar}" alt=""><p class="ends"><span class="low">{low}</span><span class="high">{high}</span></p>
+<figcaption>{escape(still.name)}</figcaption></figure>"""
 
 
 def _facts(one: Explanation) -> str:

@@ -1,4 +1,4 @@
-"""What a map says, in words for a reader who is no expert: facts of the heat, the prediction and the receipt only."""
+"""What a map says, in words for a reader who is no expert: facts of heat, tables, prediction and receipt only."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pellucid.core.receipt import Receipt
+from pellucid.render import paint
 from pellucid.render.explanation import Explanation, Prediction
 
 _LONGEST_PX = 288
@@ -53,7 +54,9 @@ def prediction_sentence(explanation: Explanation) -> str:
 def map_sentence(explanation: Explanation) -> str:
     """Where the heat lies, what it means, how coarse it is and what was not seen."""
     heat = explanation.placed(_LONGEST_PX)
-    parts = (_where(explanation, heat), _coarseness(explanation), _unseen(explanation, heat))
+    parts = (
+        _where(explanation, heat), _finding(explanation), _coarseness(explanation), _unseen(explanation, heat),
+    )  # fmt: skip
     return " ".join(part for part in parts if part)
 
 
@@ -67,7 +70,7 @@ def trust_sentence(explanation: Explanation) -> str:
         warned = f"a warning from its own check ({named['warn']})" if named["warn"] else ""
         word = f"Read it with care: {' and '.join(filter(None, (warned, _steps(len(receipt.approximate)))))}."
     elif named["pass"]:
-        word = f"It passed its own check ({named['pass']})."
+        word = f"It passed its own check{'s' * (', ' in named['pass'])} ({named['pass']})."
     else:
         word = "This method has no numerical check of its own."
     return f"{word} {_misleads(explanation.misleads)}".strip()
@@ -163,9 +166,22 @@ def _against(heat: Float[np.ndarray, "h w"], share: float) -> str:
 def _meaning(explanation: Explanation, about: str) -> str:
     if explanation.reduce in ("max_abs", "sum_abs"):
         return f"as what matters most to {about}, whether for or against"
-    if " per " in explanation.units:
+    if " per unit " in explanation.units:
         return f"as where {'its score' if about == 'it' else f'the score of {about}'} reacts most to small changes"
     return f"as what speaks most for {about}"
+
+
+def _finding(explanation: Explanation) -> str:
+    """What covering the strongest region alone does to the score, where regions were covered."""
+    regions = next((table for table in explanation.tables if table.name == "regions"), None)
+    if regions is None or not regions.rows or not any(name.startswith("effect ") for name in regions.columns):
+        return ""
+    drop = regions.column("mean")[0] if "mean" in regions.columns else None
+    if not isinstance(drop, int | float) or not 0 < drop < np.inf:
+        return ""
+    before, after = (paint.number(value) for value in (explanation.score, explanation.score - drop))
+    which = f"the strongest of {len(regions.rows)} regions alone" if len(regions.rows) > 1 else "the region"
+    return f"Covering {which} lowers the score from {before} to {after}."
 
 
 def _asked(explanation: Explanation) -> str:

@@ -50,7 +50,12 @@ def write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True) -> Pat
 
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> Path:
     """Writes UTF-8 text in one step; characters that no file can hold (lone surrogates) become `?`."""
-    return write_bytes(path, text.encode("utf-8", "replace"), overwrite=overwrite)
+    return write_bytes(path, as_bytes(text), overwrite=overwrite)
+
+
+def as_bytes(text: str) -> bytes:
+    """What `write_text` writes."""
+    return text.encode("utf-8", "replace")
 
 
 def write_tensors(

@@ -148,7 +148,7 @@ def _nifti(data: bytes, name: str, limits: Limits) -> np.ndarray:
     image = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(data)
     shape = tuple(int(size) for size in image.shape)
     _check_size(shape, name, limits)
-    if prod(shape) * image.get_data_dtype().itemsize > len(data):
+    if prod(shape) * np.dtype(image.get_data_dtype()).itemsize > len(data):
         raise ImageError(f'"{name}" is truncated: {shape} voxels are announced, and the file ends before')
     values = np.asanyarray(image.dataobj)
     while values.ndim > 3 and values.shape[-1] == 1:
