@@ -12,12 +12,15 @@ from pellucid.core.ahead import PlanName, Precision
 from pellucid.core.edits import Box, Boxed, Edits, Masked, covered
 from pellucid.core.errors import MethodError, SettingError
 from pellucid.core.receipt import Check
+from pellucid.core.rerun import CannotRerunError
+from pellucid.core.runners import prepared
 from pellucid.core.tables import curve, table
+from pellucid.core.trace import Trace
 from pellucid.images.fills import Fill, fills
 from pellucid.images.regions import Regions
 from pellucid.methods.case import Case
 from pellucid.methods.covering import Paint, paint_of, region_columns, regions_of
-from pellucid.methods.registry import method
+from pellucid.methods.registry import Verdict, method
 
 WINDOWS_ACROSS, SMALLEST_PX = 14, 4
 DISAGREE = 0.5
@@ -27,6 +30,20 @@ Plan = Annotated[PlanName, "how it is computed; the answers are the same"]
 Exactness = Annotated[Precision, "bf16: convolutions in bfloat16, faster and approximate"]
 
 
+def rerun_doctor(trace: Trace) -> Verdict:
+    """How much of the network one window of the default size computes again."""
+    x = trace.inputs[0]
+    if len(x.shape) < 3:
+        return Verdict("impossible", "the input has no positions that could be covered")
+    side = _default_window(x.shape[2:])
+    middle = tuple(((n - side) // 2, (n + side) // 2) for n in x.shape[2:])
+    try:
+        share, _ = prepared(trace, x, trace.output, 0, False).reach(middle)
+    except CannotRerunError as error:
+        return Verdict("exact", f"every edit is run in full: {error}")
+    return Verdict("exact", f"a window of {side} px computes {min(share, 1):.0%} of the network again")
+
+
 @method(
     "occlusion",
     title="Occlusion",
@@ -34,6 +51,7 @@ Exactness = Annotated[Precision, "bf16: convolutions in bfloat16, faster and app
     reduce="none",
     units="drop of the score when this place is covered",
     source="Zeiler & Fergus 2014, arXiv:1311.2901, section 4.2",
+    doctor=rerun_doctor,
     misleads="where the paint looks like something itself, or a thing is larger than the window: see the disagreement",
 )
 def occlusion(
@@ -70,8 +88,7 @@ def windows_of(space: Sequence[int], window_px: Any, stride_px: Any) -> list[Box
     Raises:
         SettingError: as for `occlusion`.
     """
-    smallest = min(space)
-    window = _per_axis("window_px", window_px, space, min(max(round(smallest / WINDOWS_ACROSS), SMALLEST_PX), smallest))
+    window = _per_axis("window_px", window_px, space, _default_window(space))
     stride = [s or max(1, w // 2) for s, w in zip(_per_axis("stride_px", stride_px, space, 0), window, strict=True)]
     for size, side, step in zip(space, window, stride, strict=True):
         if side > size:
@@ -87,6 +104,10 @@ def windows_of(space: Sequence[int], window_px: Any, stride_px: Any) -> list[Box
         raise SettingError(f"{count:,} windows came of it; use a larger stride_px, for at most {MOST_WINDOWS:,}")
     corners = itertools.product(*starts)
     return [tuple((a, min(a + w, n)) for a, w, n in zip(c, window, space, strict=True)) for c in corners]
+
+
+def _default_window(space: Sequence[int]) -> int:
+    return min(max(round(min(space) / WINDOWS_ACROSS), SMALLEST_PX), min(space))
 
 
 def _per_axis(name: str, given: Any, space: Sequence[int], default: int) -> list[int]:
@@ -185,6 +206,7 @@ def _joined(case: Case, asked: dict[str, Tensor]) -> Tensor:
     reduce="none",
     units="drop of the score when this region is covered",
     source="Zeiler & Fergus 2014, arXiv:1311.2901, section 4.2, with regions in place of windows",
+    doctor=rerun_doctor,
     misleads="where two regions say the same: neither is missed alone; look at the pairs",
 )
 def region_occlusion(
