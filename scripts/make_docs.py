@@ -40,8 +40,14 @@ ROWS = {
     "A11": "deep_taylor",
     "A12": "excitation_backprop contrastive_excitation_backprop",
     "B1": "cam",
-    "B2": "grad_cam grad_cam_plus_plus xgrad_cam hires_cam layer_cam eigen_cam eigen_grad_cam fullgrad",
+    "B2": "grad_cam grad_cam_plus_plus xgrad_cam hires_cam layer_cam eigen_cam eigen_grad_cam score_cam "
+    "ablation_cam fullgrad",
     "B3": "guided_grad_cam",
+    "B4": "occlusion",
+    "B5": "region_occlusion",
+    "B6": "lime",
+    "B7": "shap unit_shapley",
+    "B8": "rise extremal_perturbation meaningful_perturbation xrai",
 }
 REDUCES = {
     "sum": "the sum over the channels",
@@ -59,6 +65,18 @@ DECIDES = {  # by the name of the method's doctor
         "The operations: *exact* where each is linear, a function of one number, a maximum, a product or a norm; "
         "*approximate* where softmax or attention are met, whose derivative is averaged along the way from the "
         "reference."
+    ),
+    "asks_scores": (
+        "Nothing: the method only asks the network about edited pictures and takes no derivative, so it is *exact* on every "
+        "network that can be recorded. How it samples is another question, and stands in the receipt."
+    ),
+    "rerun_doctor": (
+        "Nothing: it is *exact* on every network that can be recorded. The doctor says how much of the network one window "
+        "of the default size computes again ([engine](../engine.md)), or why every edit has to be run in full."
+    ),
+    "unit_doctor": (
+        "The layer: *exact* where a layer keeps positions, *impossible* where none does; only what follows the layer is "
+        "run again."
     ),
     "always_exact": "The method needs derivatives only, and the recorded derivative of every operation is exact.",
     "rectifier_doctor.<locals>.doctor": (

@@ -17,6 +17,7 @@ from pellucid import __version__
 from pellucid.core import progress
 from pellucid.core.progress import _RichBar
 from pellucid.methods import METHODS
+from test_panel import ASKING
 
 PLAIN = ("--model", "user_networks:plain")
 COMMANDS = ("explain", "demo", "methods", "models", "layers", "doctor")
@@ -166,7 +167,8 @@ def test_several_methods_in_every_spelling(cat):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_runs(cat, name):
     settings = METHODS[name].settings
-    few = [f"--set={name}.{key}=4" for key in ("samples", "steps") if key in settings]
+    quick = ASKING.get(name, {key: 4 for key in ("samples", "steps") if key in settings})
+    few = [f"--set={name}.{key}={value}" for key, value in quick.items()]
     (found,) = printed("explain", cat, "-e", name, *few)
     assert found["method"] == name
     assert found["receipt"]["verdict"] in ("pass", "warn", "told")

@@ -33,9 +33,20 @@ if TYPE_CHECKING:
     from pellucid.methods.case import Case
     from pellucid.methods.deeplift import influence
     from pellucid.methods.doctor import doctor
+    from pellucid.methods.evidence import (
+        Between,
+        Change,
+        Evidence,
+        MinimalSets,
+        evidence,
+        evidence_between,
+        minimal_sets,
+        what_must_change,
+    )
     from pellucid.methods.explain import explain, open
     from pellucid.methods.localise import localise
     from pellucid.methods.run import attribute
+    from pellucid.methods.shapley import LayerShares, layer_shapley
     from pellucid.models.model import Model, wrap
     from pellucid.models.resolve import load
     from pellucid.render.explanation import Explanation
@@ -65,9 +76,20 @@ _HOMES = {
     "methods.case": ("Case",),
     "methods.deeplift": ("influence",),
     "methods.doctor": ("doctor",),
+    "methods.evidence": (
+        "Between",
+        "Change",
+        "Evidence",
+        "MinimalSets",
+        "evidence",
+        "evidence_between",
+        "minimal_sets",
+        "what_must_change",
+    ),
     "methods.explain": ("explain", "open"),
     "methods.localise": ("localise",),
     "methods.run": ("attribute",),
+    "methods.shapley": ("LayerShares", "layer_shapley"),
     "models.model": ("Model", "wrap"),
     "models.resolve": ("load",),
     "render.explanation": ("Explanation",),
@@ -83,10 +105,15 @@ __all__ = [
     "GUIDED",
     "METHODS",
     "Answers",
+    "Between",
     "Case",
+    "Change",
     "Check",
+    "Evidence",
     "Explanation",
+    "LayerShares",
     "Method",
+    "MinimalSets",
     "Model",
     "Panel",
     "PellucidError",
@@ -109,13 +136,17 @@ __all__ = [
     "decode",
     "doctor",
     "edits",
+    "evidence",
+    "evidence_between",
     "explain",
     "influence",
+    "layer_shapley",
     "load",
     "localise",
     "log_probability",
     "logit",
     "method",
+    "minimal_sets",
     "open",
     "preprocess",
     "probability",
@@ -126,6 +157,7 @@ __all__ = [
     "scenes",
     "unit",
     "volumes",
+    "what_must_change",
     "wrap",
 ]
 

@@ -93,7 +93,7 @@ def evidence(
     ] = None,
     target: Annotated[str, typer.Option("--target", "-t", help='top1 (all classes), a class, or "A vs B"')] = "top1",
     fill: Annotated[
-        list[str] | None, typer.Option("--fill", help="what covers, joined by commas; mean,blur,noise by default")
+        list[str] | None, typer.Option("--fill", "-f", help="what covers, joined by commas; default mean,blur,noise")
     ] = None,
     controls: Annotated[int, typer.Option("--controls", help="masks in other places to hold it against")] = 99,
     minimal: Annotated[

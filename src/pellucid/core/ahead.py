@@ -22,7 +22,8 @@ from pellucid.core.trace import Trace, Value
 
 PlanName = Literal["auto", "incremental", "full"]
 Precision = Literal["full", "bf16"]
-USUAL, ON_DEVICE = {"cpu": (4, 16)}, (64, 128)  # images a pass: whole ones, and reruns
+USUAL = {"full": (4, 64), "incremental": (16, 128), "head only": (32, 128)}  # edits a pass, on a CPU and elsewhere
+MANY = 32  # edits for which it pays to prepare a full rerun
 WORTH = 0.9  # an incremental run must save a tenth of the multiplications
 
 
@@ -91,7 +92,7 @@ class _Work:
         for row in dict.fromkeys(self.edits.rows):
             question = Question(self.trace, self.edits, self.readout, self.place, row)
             mine = [i for i, r in enumerate(self.edits.rows) if r == row]
-            runner = self._runner(question, plan, half)
+            runner = self._runner(question, plan, half, len(mine))
             if not runner.trusted:
                 runner = self._checked(question, runner, mine[0], half)
             plans.append(runner.plan)
@@ -100,12 +101,13 @@ class _Work:
         limit = bound(self.trace.scores.dtype, half)
         return Answers(values, " and ".join(dict.fromkeys(plans)), self.worst, limit, tuple(dict.fromkeys(self.notes)))
 
-    def _runner(self, question: Question, plan: PlanName, half: bool) -> Runner:
-        """The cheapest way for one image."""
+    def _runner(self, question: Question, plan: PlanName, half: bool, count: int) -> Runner:
+        """The cheapest way for one image; a full rerun is quicker than the network, but has to be prepared."""
         try:
             if question.at_input and not half:
                 pays = plan == "incremental" or (plan == "auto" and question.share() < WORTH)
-                return question.rerun(windowed=True, half=False) if pays else question.network()
+                many = count >= MANY and plan == "auto"
+                return question.rerun(windowed=pays, half=False) if pays or many else question.network()
             return question.rerun(windowed=plan != "full", half=half)
         except CannotRerunError as error:
             self.notes.append(f"{error}, so every edit was run in full")
@@ -128,7 +130,7 @@ class _Work:
             boxes = self.edits.boxes
             mine = sorted(mine, key=lambda i: _volume(boxes[i]))  # chunks of like sizes
         device = self.trace.scores.device
-        usual = USUAL.get(device.type, ON_DEVICE)[runner.plan != "full"]
+        usual = USUAL[runner.plan][device.type != "cpu"]
         chunks = in_chunks(
             mine, runner.run, device=device, bytes_each=runner.bytes_each, usual=usual, told=self.notes.append
         )

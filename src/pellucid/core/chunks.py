@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-SIZES = {"cpu": (4, 8, 16), "cuda": (16, 64, 128)}
+SIZES = {"cpu": (4, 8, 16, 32), "cuda": (16, 64, 128)}
 CHUNK_BYTES, DEVICE_BYTES = 160 * 2**20, 2**30
 TRIES = 2
 BETTER = 0.75  # another size must take less than this part of the usual one's time

@@ -33,6 +33,20 @@ class Edits(Protocol):
         ...
 
 
+@runtime_checkable
+class OfChannels(Edits, Protocol):
+    """Edits of a layer, each of one channel."""
+
+    @property
+    def channels(self) -> Sequence[int]:
+        """For each edit the number of its channel."""
+        ...
+
+    def channel(self, which: Sequence[int]) -> Float[Tensor, "n *space"]:
+        """What some of the edits put into their channels."""
+        ...
+
+
 class Boxed:
     """Boxes of an image covered with paint.
 

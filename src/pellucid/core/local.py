@@ -135,8 +135,8 @@ def convolved(node: Node, weight: Tensor, bias: Tensor | None, *, padded: bool =
 
 def _max_pool(node: Node, space: Space) -> Local | None:
     axes = _pool_axes(node, space)
-    if axes is None:
-        return None
+    if axes is None or sum(v is not None for v in node.outputs) > 1:
+        return None  # places of the winners count over the whole value
     pool, x = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(space) - 1], node.inputs[0]
     kernel, stride, _, dilation = ([a[i] for a in axes] for i in range(4))
 

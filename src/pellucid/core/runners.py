@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pellucid.core.edits import Edits
+from pellucid.core.edits import Edits, OfChannels
 from pellucid.core.errors import TraceError
 from pellucid.core.preserve import preserved
 from pellucid.core.record import main_output, record
@@ -66,12 +66,13 @@ class Question:
             CannotRerunError: the recording can't be run with another number of images.
         """
         rerun = prepared(self.trace, self.place, self.readout.value(self.trace), self.row, half)
-        windowed = windowed and self.edits.boxes is not None and self.place in rerun.space
+        thin = windowed and isinstance(self.edits, OfChannels)
+        windowed = thin or (windowed and self.edits.boxes is not None and self.place in rerun.space)
         boxes = (
             [None] if not windowed or self.edits.boxes is None else self.edits.boxes[:: 1 + len(self.edits.boxes) // 8]
         )
         each = max(rerun.reach(box)[1] for box in boxes)
-        plan = "incremental" if windowed else "full" if self.at_input else "head only"
+        plan = "incremental" if windowed and not thin else "full" if self.at_input else "head only"
         return Runner(plan, lambda which: self._read(rerun(self.edits, which, windowed=windowed)), each)
 
     def share(self) -> float:

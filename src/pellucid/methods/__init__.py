@@ -1,6 +1,19 @@
 """Which pixels mattered? Importing this room registers every method."""
 
-from pellucid.methods import cams, deeplift, fullgrad, gradients, occlusion, paths, relevance, replayed_cams
+from pellucid.methods import (
+    cams,
+    deeplift,
+    fullgrad,
+    gradients,
+    masks,
+    occlusion,
+    paths,
+    relevance,
+    replayed_cams,
+    shapley,
+    surrogates,
+    xrai,
+)
 from pellucid.methods.registry import METHODS, Method, method
 
 __all__ = [
@@ -10,9 +23,13 @@ __all__ = [
     "deeplift",
     "fullgrad",
     "gradients",
+    "masks",
     "method",
     "occlusion",
     "paths",
     "relevance",
     "replayed_cams",
+    "shapley",
+    "surrogates",
+    "xrai",
 ]

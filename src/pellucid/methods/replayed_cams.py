@@ -90,7 +90,12 @@ class _Ablated:
         self.value, self.pairs = case.site, pairs
         self.axis = layout(case.trace)[case.site].channel or 1
         self.rows: Sequence[int] = [b for b, _ in pairs]
+        self.channels: Sequence[int] = [k for _, k in pairs]
         self.boxes = None
+
+    def channel(self, which: Sequence[int]) -> Tensor:
+        space = [n for a, n in enumerate(self.value.shape) if a not in (0, self.axis)]
+        return self.value.data.new_zeros(len(which), *space)
 
     def inputs(self, which: Sequence[int]) -> Tensor:
         found = self.value.data[[self.rows[i] for i in which]]

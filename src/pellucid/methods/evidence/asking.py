@@ -1,0 +1,158 @@
+"""A picture put before a network, ready to be asked what the network would say if …"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from pellucid.core.edits import Edits
+from pellucid.core.errors import ImageError, MethodError, ModelError, SettingError, TraceError
+from pellucid.core.progress import Progress, watching
+from pellucid.core.receipt import Receipt
+from pellucid.core.record import record
+from pellucid.core.target import logit
+from pellucid.core.trace import Value
+from pellucid.images.decode import Picture, decode
+from pellucid.images.placement import Placement
+from pellucid.images.transforms import Preprocess
+from pellucid.methods.case import Case, Walks
+from pellucid.methods.evidence.decisions import Decision, decision
+from pellucid.methods.run import LARGEST_SEED
+from pellucid.models.model import Model, check_input, wrap
+from pellucid.models.resolve import load
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One picture and the recording of the network on it.
+
+    Attributes:
+        picture, placement: None where the input is no 2-D picture.
+        before: the scores on the untouched picture.
+        notes: what was done to the picture on the way.
+    """
+
+    model: Model
+    picture: Picture | None
+    placement: Placement | None
+    case: Case
+    decision: Decision
+    before: Float[Tensor, " answers"]
+    notes: tuple[str, ...]
+
+    def receipt(self, *notes: str) -> Receipt:
+        """Checks and notes of what was computed so far."""
+        case = self.case
+        told = dict.fromkeys((*self.notes, *case.notes, *case.trace.notes, *notes))
+        approximate = dict.fromkeys((*case.approximate, *case.trace.strangers))
+        return Receipt(tuple(case.checks[0]), tuple(approximate), tuple(told))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The network's input grid."""
+        return tuple(self.case.x.shape[2:])
+
+    def scores(self, edits: Edits, place: Value | None = None) -> Float[Tensor, "n answers"]:
+        """The scores for every edit.
+
+        Raises:
+            MethodError: one of them is not a number.
+        """
+        return _finite(self.case.answers(edits, readout=self.decision, place=place).cpu().double())
+
+
+@contextmanager
+def asked_about(
+    model: Model | nn.Module | str, image: Any, target: Any, seed: int, progress: Progress | bool | None
+) -> Iterator[Asked]:
+    """The network recorded on one picture.
+
+    Args:
+        image: whatever `decode` reads, or a tensor of the inputs of one picture, `(1, c, *space)`.
+
+    Raises:
+        PellucidError: the picture, the network or the target can't be used.
+    """
+    model = load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
+    if not 0 <= seed < LARGEST_SEED:
+        raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
+    x, picture, placement, notes = prepared(model, image)
+    x = x[None].to(_place(model.module))
+    try:
+        trace = record(model.module, x)
+    except TraceError:
+        check_input(model, x)
+        raise
+    watched = decision(target, model, trace)
+    with watching(progress) as bar:
+        number = logit(0)
+        walks = Walks(trace, number)
+        case = Case(
+            trace, number, walks, model.preprocess, seed=seed, progress=bar,
+            placements=None if placement is None else [placement],
+        )  # fmt: skip
+        before = _finite(watched.read(watched.value(trace).data, [0]).cpu())[0]
+        yield Asked(model, picture, placement, case, watched, before, (*model.notes, *notes))
+
+
+def prepared(model: Model, image: Any) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
+    """One image as the network gets it `(c, …)`, as people see it, where the first lies on the second, and notes."""
+    if isinstance(image, Tensor):
+        return _from_tensor(model, image)
+    picture = decode(image)
+    if model.preprocess is None:
+        raise ModelError(
+            f"how {model.name} wants its pictures is not known; give preprocess=pel.preprocess(resize_px=…, crop_px=…, "
+            "mean=…, std=…) to wrap or load, or pass a tensor of inputs"
+        )
+    ready = model.preprocess(picture)
+    notes = (*picture.notes, *ready.notes)
+    return model.preprocess.normalise(ready.pixels[None])[0], picture, ready.placement, notes
+
+
+def _from_tensor(model: Model, x: Tensor) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
+    if x.dim() not in (3, 4, 5) or len(x) != 1 or not x.is_floating_point() or 0 in x.shape:
+        raise ImageError(
+            f"a tensor of shape {tuple(x.shape)} and {x.dtype} came; give the floating inputs of one picture, "
+            "(1, c, h, w), and ask about each picture alone"
+        )
+    x = x.detach()[0]
+    if x.dim() != 3:
+        return x, None, None, ()
+    picture = Picture(shown(x.float().cpu(), model.preprocess), "input")
+    return x, picture, Placement.identity(*x.shape[1:]), ()
+
+
+def shown(x: Float[Tensor, "c h w"], preprocess: Preprocess | None) -> UInt8[np.ndarray, "h w 3"]:
+    """An input as people see it: its pixels, or its values stretched where the preprocessing is not known.
+
+    Of channels that are neither one nor three the first is shown.
+    """
+    if preprocess is not None:
+        pixels = preprocess.denormalise(x)
+    else:
+        low, high = x.min(), x.max()
+        pixels = (x - low) / (high - low).clamp(min=1e-12)
+    pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def _place(module: nn.Module) -> Tensor:
+    """Device and floating dtype of the network's first parameter."""
+    first = next((p for p in module.parameters() if p.is_floating_point()), None)
+    return torch.empty(0) if first is None else first.detach()
+
+
+def _finite(scores: Tensor) -> Tensor:
+    if not torch.isfinite(scores).all():
+        bad = int((~torch.isfinite(scores).all(1)).sum())
+        raise MethodError(
+            f"the network gave scores that are not numbers for {bad} of {len(scores)} pictures, and without numbers "
+            "nothing can be compared; try another fill, or float32 where the network runs in half precision"
+        )
+    return scores
