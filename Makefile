@@ -35,8 +35,11 @@ $(VENV)/with-%: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/with-demo
 	@$(BIN)/pellucid demo $(ARGS)
 
+# two workers, each on one core: small networks gain nothing from a second thread
+WORKERS ?= 2
+
 test: $(VENV)/with-test
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/with-test+dev
 	@rc=0; for check in "ruff format --check" "ruff check" pyright; do \

@@ -67,16 +67,16 @@ DECIDES = {  # by the name of the method's doctor
         "reference."
     ),
     "asks_scores": (
-        "Nothing: the method only asks the network about edited pictures and takes no derivative, so it is *exact* on every "
-        "network that can be recorded. How it samples is another question, and stands in the receipt."
+        "Nothing: the method only asks the network about edited pictures and takes no derivative, so it is *exact* on "
+        "every network that can be recorded. How it samples is another question, and stands in the receipt."
     ),
     "rerun_doctor": (
-        "Nothing: it is *exact* on every network that can be recorded. The doctor says how much of the network one window "
-        "of the default size computes again ([engine](../engine.md)), or why every edit has to be run in full."
+        "Nothing: it is *exact* on every network that can be recorded. The doctor says how much of the network one "
+        "window of the default size computes again ([engine](../engine.md)), or why every edit has to be run in full."
     ),
     "unit_doctor": (
-        "The layer: *exact* where a layer keeps positions, *impossible* where none does; only what follows the layer is "
-        "run again."
+        "The layer: *exact* where a layer keeps positions, *impossible* where none does; only what follows the layer "
+        "is run again."
     ),
     "always_exact": "The method needs derivatives only, and the recorded derivative of every operation is exact.",
     "rectifier_doctor.<locals>.doctor": (

@@ -17,8 +17,12 @@ from typer.testing import CliRunner
 
 import pellucid as pel
 from pellucid.cli.main import app
-from pellucid.methods import conservation, deeplift, fullgrad, paths
+from pellucid.core import runners
+from pellucid.methods import METHODS, conservation, deeplift, fullgrad, occlusion, paths, surrogates
 from pellucid.methods.cams import COMPLETE as CAM_COMPLETE
+from pellucid.methods.masks.extremal import AREA_OFF
+from pellucid.methods.masks.rise import AGREE
+from pellucid.methods.shapley import solve
 from pellucid.models.builtin import shipped
 from pellucid.models.resolve import sources
 
@@ -223,6 +227,13 @@ def test_the_bounds_of_the_receipts_are_the_real_ones():
         ("conservation error", "lrp"): conservation.CLOSED,
         ("largest relevance on the way", "lrp"): conservation.BLOWN_UP,
         ("summation-to-delta error", "deep_lift"): deeplift.COMPLETE,
+        ("rerun against the network", "occlusion"): runners.SAME[torch.float32],
+        ("disagreement between fills", "occlusion"): occlusion.DISAGREE,
+        ("surrogate R²", "lime"): surrogates.LEAST_R2,
+        ("efficiency residual", "shap"): solve.EFFICIENT,
+        ("standard error", "shap"): METHODS["shap"].values["error_fraction"],
+        ("correlation of two halves", "rise"): AGREE,
+        ("area error", "extremal_perturbation"): AREA_OFF,
     }
     assert f"more than {conservation.UNEXCITED:.0%}".replace("%", " %") in text
 

@@ -13,6 +13,7 @@ from networks.awkward import AWKWARD, NO_AUTOGRAD, example
 from pellucid.core.errors import ModelError, PellucidError
 from pellucid.methods import METHODS
 from pellucid.methods.doctor import doctor
+from test_panel import ASKING
 
 SAID = {
     "squeezenet1_1": {"cam": "exact", "grad_cam": "exact", "guided_backprop": "exact", "fullgrad": "exact"},
@@ -73,7 +74,8 @@ def test_impossible_is_refused_and_the_rest_runs():
         model = make().double()
         x = random_input(1, 3, 12, 12)
         for name, verdict in doctor(model, x).verdicts.items():
-            words = {"preprocess": COLOURS} | ({"samples": 4} if "samples" in METHODS[name].settings else {})
+            few = {"samples": 4} if "samples" in METHODS[name].settings else {}
+            words = {"preprocess": COLOURS, **ASKING.get(name, few)}
             if verdict.fit == "impossible":
                 with pytest.raises(PellucidError):
                     heat(model, x, name, **words)

@@ -72,6 +72,9 @@ def test_the_map_sums_to_the_attribution_and_is_flat_in_each_piece(axes: int, wo
         assert float((one.sum() - paths[image].sum()).abs()) <= 1e-10 * float(paths.abs().sum())
         for value in one.unique():
             close(value, paths[image][one == value].mean(), 1e-9)
+        area, total = found.tables[image][1].rows[-1]
+        assert area == 1
+        assert total == pytest.approx(float(paths[image].sum()), abs=1e-10 * float(paths.abs().sum()))
 
 
 def test_several_baselines_are_averaged():

@@ -7,11 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.errors import MethodError, SettingError
-from pellucid.core.trace import Trace
 from pellucid.images.fills import fills
 from pellucid.methods.case import Case
 from pellucid.methods.covering import paint_of
-from pellucid.methods.registry import Verdict
 
 MOST = 100_000  # masks or steps of one image
 
@@ -19,11 +17,6 @@ MOST = 100_000  # masks or steps of one image
 def exact_enough(x: Tensor) -> Tensor:
     """An empty tensor of at least single precision on the same device, as a pattern for masks."""
     return x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))
-
-
-def only_answers(trace: Trace) -> Verdict:
-    """The verdict of a method that asks the network and needs no derivative."""
-    return Verdict("exact", "only the network's answers are needed; the sampling error is in the receipt")
 
 
 def soft_paints(case: Case, asked: Any) -> list[tuple[str, Float[Tensor, "b c *space"]]]:

@@ -12,9 +12,9 @@ from pellucid.core.edits import Masked
 from pellucid.core.errors import SettingError
 from pellucid.core.receipt import Check
 from pellucid.methods.case import Case
-from pellucid.methods.masks.ground import MOST, exact_enough, inside_image, numbers, only_answers, soft_paints, whole
+from pellucid.methods.masks.ground import MOST, exact_enough, inside_image, numbers, soft_paints, whole
 from pellucid.methods.masks.random_grids import BLOCK, RandomGrids
-from pellucid.methods.registry import method
+from pellucid.methods.registry import asks_scores, method
 
 AGREE = 0.9
 PIXELS = 2**24  # of masks held at a time when they are added up
@@ -29,7 +29,7 @@ PIXELS = 2**24  # of masks held at a time when they are added up
     source="Petsiuk, Das & Saenko 2018, arXiv:1806.07421, equations 4 to 6; from memory",
     misleads="where little samples meet fine structure: what is smaller than a cell of the grid is smeared over it, "
     "and noise of the sampling looks like soft blobs; the standard error is a map of its own",
-    doctor=only_answers,
+    doctor=asks_scores,
 )
 def rise(
     case: Case,
