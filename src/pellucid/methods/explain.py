@@ -1,26 +1,24 @@
 """From a picture and a network to explanations: the call that most people need."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from pellucid.core.errors import ImageError, MethodError, ModelError, SettingError, TraceError
+from pellucid.core.errors import ImageError, MethodError, SettingError, TraceError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.record import record
 from pellucid.core.trace import Trace
-from pellucid.images.decode import Picture, decode
+from pellucid.images.decode import Picture
 from pellucid.images.placement import Placement
-from pellucid.images.transforms import Prepared
 from pellucid.methods.choose import for_images, top_scores
+from pellucid.methods.pictures import ImageLike, Shown, home_of, prepared, seen
 from pellucid.methods.registry import Method, find
 from pellucid.methods.run import Layers, MethodLike, Outcome, Plan, run
 from pellucid.models.model import Model, check_input, wrap
@@ -28,19 +26,8 @@ from pellucid.models.resolve import load
 from pellucid.render.explanation import Explanation, Prediction
 from pellucid.render.panel import Panel
 
-ImageLike = str | PathLike[str] | bytes | np.ndarray | Image.Image | Picture
 BATCH = 4
 LIBRARIES = ("pellucid", "torch", "numpy", "Pillow")
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """One image as it is fed in and as it is shown."""
-
-    picture: Picture
-    placement: Placement
-    x: Tensor
-    notes: tuple[str, ...]
 
 
 def explain(
@@ -83,7 +70,7 @@ def explain(
     model = load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
     chosen = _methods(methods, settings)
     single = not isinstance(images, (Tensor, list, tuple))
-    shown = _from_tensor(model, images) if isinstance(images, Tensor) else [_prepare(model, i) for i in _listed(images)]
+    shown = _from_tensor(model, images) if isinstance(images, Tensor) else [prepared(model, i) for i in _listed(images)]
     if not shown:
         raise ImageError("no image came; give at least one")
     found: list[list[Explanation]] = []
@@ -112,48 +99,21 @@ def _listed(images: Any) -> Iterable[Any]:
     return images if isinstance(images, (list, tuple)) else [images]
 
 
-def _prepare(model: Model, image: ImageLike) -> Shown:
-    picture = decode(image)
-    if model.preprocess is None:
-        raise ModelError(
-            f"how {model.name} wants its pictures is not known; give preprocess=pel.preprocess(resize_px=…, crop_px=…, "
-            "mean=…, std=…) to wrap or load, or pass a tensor of inputs"
-        )
-    prepared: Prepared = model.preprocess(picture)
-    x = model.preprocess.normalise(prepared.pixels[None])[0]
-    return Shown(picture, prepared.placement, x, (*model.notes, *picture.notes, *prepared.notes))
-
-
 def _from_tensor(model: Model, x: Tensor) -> list[Shown]:
     if x.dim() != 4 or not x.is_floating_point():
         raise ImageError(
             f"a tensor of shape {tuple(x.shape)} and {x.dtype} came; explain takes floating (b, c, h, w) inputs, "
             "pel.attribute takes any shape"
         )
-    pixels = (
-        x.detach().float().cpu() if model.preprocess is None else model.preprocess.denormalise(x.detach().float().cpu())
-    )
     notes = (
         model.notes
         if model.preprocess is not None
         else (*model.notes, "the picture shows the input rescaled to its own range")
     )
     return [
-        Shown(
-            _picture(p, i, known=model.preprocess is not None), Placement.identity(*x.shape[2:]), x[i].detach(), notes
-        )
-        for i, p in enumerate(pixels)
+        Shown(Picture(seen(one, model.preprocess), f"input {i}"), Placement.identity(*x.shape[2:]), one.detach(), notes)
+        for i, one in enumerate(x)
     ]
-
-
-def _picture(pixels: Tensor, number: int, known: bool) -> Picture:
-    """An input tensor as a picture; its first channel where it has neither one nor three."""
-    if not known:
-        low, high = pixels.min(), pixels.max()
-        pixels = (pixels - low) / (high - low).clamp(min=1e-12)
-    shown = pixels if pixels.shape[0] == 3 else pixels[:1].expand(3, -1, -1)
-    array = (shown.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return Picture(array, f"input {number}")
 
 
 def _batches(shown: Sequence[Shown]) -> Iterable[list[Shown]]:
@@ -170,7 +130,7 @@ def _batches(shown: Sequence[Shown]) -> Iterable[list[Shown]]:
 def _explain_batch(
     model: Model, batch: list[Shown], methods: list[Method], targets: Any, layers: Layers, seed: int, bar: Progress
 ) -> list[list[Explanation]]:
-    x = torch.stack([one.x for one in batch]).to(_place(model.module))
+    x = torch.stack([one.x for one in batch]).to(home_of(model.module))
     try:
         trace = record(model.module, x)
     except TraceError:
@@ -179,12 +139,6 @@ def _explain_batch(
     plan = Plan.on(trace, model, methods, targets, layers, seed, bar, [one.placement for one in batch])
     outcomes = run(trace, plan)
     return [[_explanation(model, one, i, trace, outcome) for outcome in outcomes] for i, one in enumerate(batch)]
-
-
-def _place(module: nn.Module) -> Any:
-    """Device and floating dtype of the network's first parameter."""
-    first = next((p for p in module.parameters() if p.is_floating_point()), None)
-    return torch.empty(0) if first is None else first.detach()
 
 
 def _explanation(model: Model, one: Shown, image: int, trace: Trace, outcome: Outcome) -> Explanation:

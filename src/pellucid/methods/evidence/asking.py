@@ -5,21 +5,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pellucid.core.edits import Edits
-from pellucid.core.errors import ImageError, MethodError, ModelError, SettingError, TraceError
+from pellucid.core.errors import ImageError, MethodError, SettingError, TraceError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.receipt import Receipt
 from pellucid.core.record import record
 from pellucid.core.target import logit
 from pellucid.core.trace import Value
-from pellucid.images.decode import Picture, decode
+from pellucid.images.decode import Picture
 from pellucid.images.placement import Placement
-from pellucid.images.transforms import Preprocess
+from pellucid.methods import pictures
 from pellucid.methods.case import Case, Walks
 from pellucid.methods.evidence.decisions import Decision, decision
 from pellucid.methods.run import LARGEST_SEED
@@ -82,7 +81,7 @@ def asked_about(
     if not 0 <= seed < LARGEST_SEED:
         raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
     x, picture, placement, notes = prepared(model, image)
-    x = x[None].to(_place(model.module))
+    x = x[None].to(pictures.home_of(model.module))
     try:
         trace = record(model.module, x)
     except TraceError:
@@ -97,22 +96,15 @@ def asked_about(
             placements=None if placement is None else [placement],
         )  # fmt: skip
         before = _finite(watched.read(watched.value(trace).data, [0]).cpu())[0]
-        yield Asked(model, picture, placement, case, watched, before, (*model.notes, *notes))
+        yield Asked(model, picture, placement, case, watched, before, notes)
 
 
 def prepared(model: Model, image: Any) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
     """One image as the network gets it `(c, …)`, as people see it, where the first lies on the second, and notes."""
     if isinstance(image, Tensor):
         return _from_tensor(model, image)
-    picture = decode(image)
-    if model.preprocess is None:
-        raise ModelError(
-            f"how {model.name} wants its pictures is not known; give preprocess=pel.preprocess(resize_px=…, crop_px=…, "
-            "mean=…, std=…) to wrap or load, or pass a tensor of inputs"
-        )
-    ready = model.preprocess(picture)
-    notes = (*picture.notes, *ready.notes)
-    return model.preprocess.normalise(ready.pixels[None])[0], picture, ready.placement, notes
+    one = pictures.prepared(model, image)
+    return one.x, one.picture, one.placement, one.notes
 
 
 def _from_tensor(model: Model, x: Tensor) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
@@ -123,29 +115,9 @@ def _from_tensor(model: Model, x: Tensor) -> tuple[Tensor, Picture | None, Place
         )
     x = x.detach()[0]
     if x.dim() != 3:
-        return x, None, None, ()
-    picture = Picture(shown(x.float().cpu(), model.preprocess), "input")
-    return x, picture, Placement.identity(*x.shape[1:]), ()
-
-
-def shown(x: Float[Tensor, "c h w"], preprocess: Preprocess | None) -> UInt8[np.ndarray, "h w 3"]:
-    """An input as people see it: its pixels, or its values stretched where the preprocessing is not known.
-
-    Of channels that are neither one nor three the first is shown.
-    """
-    if preprocess is not None:
-        pixels = preprocess.denormalise(x)
-    else:
-        low, high = x.min(), x.max()
-        pixels = (x - low) / (high - low).clamp(min=1e-12)
-    pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
-    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-
-
-def _place(module: nn.Module) -> Tensor:
-    """Device and floating dtype of the network's first parameter."""
-    first = next((p for p in module.parameters() if p.is_floating_point()), None)
-    return torch.empty(0) if first is None else first.detach()
+        return x, None, None, model.notes
+    picture = Picture(pictures.seen(x, model.preprocess), "input")
+    return x, picture, Placement.identity(*x.shape[1:]), model.notes
 
 
 def _finite(scores: Tensor) -> Tensor:

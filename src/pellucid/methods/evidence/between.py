@@ -15,9 +15,10 @@ from pellucid.core.errors import ImageError, SettingError
 from pellucid.core.progress import Progress
 from pellucid.images.placement import Placement
 from pellucid.images.regions import regions
-from pellucid.methods.evidence.asking import Asked, asked_about, prepared, shown
+from pellucid.methods.evidence.asking import Asked, asked_about, prepared
 from pellucid.methods.evidence.parting import Between, Pair
 from pellucid.methods.evidence.symptoms import only_mask
+from pellucid.methods.pictures import seen
 from pellucid.models.model import Model, wrap
 from pellucid.models.resolve import load
 
@@ -201,5 +202,5 @@ def _pairs(
 
 
 def _shown(asked: Asked, edits: Pasted, image: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    a, b = (shown(x.float().cpu(), asked.case.preprocess) for x in edits.inputs([image, n + image]))
+    a, b = (seen(x, asked.case.preprocess) for x in edits.inputs([image, n + image]))
     return a, b

@@ -16,10 +16,11 @@ from pellucid.core.progress import Progress
 from pellucid.images.fills import Fill
 from pellucid.images.fills import fills as chosen_fills
 from pellucid.methods.covering import paint_of
-from pellucid.methods.evidence.asking import Asked, asked_about, shown
+from pellucid.methods.evidence.asking import Asked, asked_about
 from pellucid.methods.evidence.controls import Move, moves, other_units, rank_p, stay
 from pellucid.methods.evidence.symptoms import Symptom, symptom_of
 from pellucid.methods.evidence.verdict import Evidence, Reply, UnderFill
+from pellucid.methods.pictures import seen
 from pellucid.models.model import Model
 
 FILLS = ("mean", "blur", "noise")
@@ -146,7 +147,7 @@ def _box(mask: Tensor) -> Box:
 def _pixels(asked: Asked, edits: Edits) -> tuple[np.ndarray, np.ndarray] | None:
     if asked.picture is None:
         return None
-    without, alone = (shown(x.float().cpu(), asked.case.preprocess) for x in edits.inputs([0, 1]))
+    without, alone = (seen(x, asked.case.preprocess) for x in edits.inputs([0, 1]))
     return without, alone
 
 

@@ -16,10 +16,11 @@ from pellucid.images.fills import Fill
 from pellucid.images.fills import fills as chosen_fills
 from pellucid.images.regions import Regions
 from pellucid.methods.covering import Paint, paint_of, regions_of
-from pellucid.methods.evidence.asking import Asked, asked_about, shown
+from pellucid.methods.evidence.asking import Asked, asked_about
 from pellucid.methods.evidence.judge import FILLS
 from pellucid.methods.evidence.region_sets import NECESSARY, SUFFICIENT, Change, MinimalSets, RegionSet
 from pellucid.methods.evidence.search import EVERY_PART_UP_TO, Found, smallest
+from pellucid.methods.pictures import seen
 from pellucid.models.model import Model
 
 BUDGET, FILL = 1000, "mean"
@@ -60,7 +61,7 @@ class Search:
         mask = torch.isin(self.found.labels, torch.tensor(members, dtype=torch.long)).numpy()
         pixels = None
         if self.asked.picture is not None:
-            pixels = shown(edits.inputs([0])[0].float().cpu(), self.asked.case.preprocess)
+            pixels = seen(edits.inputs([0])[0], self.asked.case.preprocess)
         names = tuple(self.found.names[m] if self.found.names else str(m) for m in members)
         return RegionSet(
             members, names, mask, self.fill.name, decision.names[winner], decision.share(scores[0], winner),
