@@ -184,6 +184,18 @@ def test_no_region_name_commands_the_terminal(cat):
     assert "\x1b" not in regions.read_text(encoding="utf-8")
 
 
+def test_layers_are_switched_off_when_they_are_asked_for(cat):
+    words = ("whatif", cat, *QUICK, "--layer", "stage1,stage2", "-t", "cat")
+    (facts,) = printed(*words)
+    model = pel.load("builtin:photos")
+    x = model.preprocess.normalise(model.preprocess(pel.decode(cat)).pixels[None])
+    found = pel.layer_shapley(model, x, layers=["stage1", "stage2"], target="cat", progress=False)
+    assert facts["layers"] == json.loads(json.dumps(found.tables[0].to_json()))
+    assert re.search(r"stage1 .*stage2|stage2 .*stage1", joined(pellucid(*words).stdout))
+    assert "give 2 to 12" in refused("whatif", cat, *QUICK, "--layer", "stage1")
+    assert "stage2" in refused("whatif", cat, *QUICK, "--layer", "stage1,stage3x")
+
+
 # ---- the words about the paint ----------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import pellucid.methods.masks  # noqa: F401  (registers the methods)
 from method_cases import D, case, close, heat, outcome, plain, pooled, random_input
 from pellucid.core import target
 from pellucid.core.baselines import blur
@@ -170,14 +169,19 @@ def overlap(mask: Tensor, region: Tensor) -> float:
     return float((hard & region).sum() / (hard | region).sum())
 
 
-@pytest.mark.parametrize("variant", ["preserve", "delete", "both"])
+PLANTED: list[tuple[tuple[int, ...], tuple[int, ...], float]] = [
+    ((40,), (28,), 6), ((32, 32), (20, 11), 7), ((12, 12, 12), (8, 4, 6), 4)
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("space", "centre", "radius"), [((40,), (28,), 6), ((32, 32), (20, 11), 7), ((12, 12, 12), (8, 4, 6), 4)]
+    ("variant", "space", "centre", "radius"),
+    [(v, *where) for v in ("preserve", "delete", "both") for where in PLANTED[: 3 if v == "preserve" else 2]],
 )
 def test_an_extremal_mask_covers_what_is_read(variant: str, space: tuple[int, ...], centre: Any, radius: float):
     region = planted(space, centre, radius)
     area = float(region.double().mean())
-    words = {"areas": area, "variant": variant, "fill": "zero", "steps": 60, "cells": 12, "jitter_fraction": 0.0}
+    words = {"areas": area, "variant": variant, "fill": "zero", "steps": 60, "cells": 12 if len(space) == 3 else 16}
     found = outcome(Reads(region), torch.ones(1, 2, *space, dtype=D), "extremal_perturbation", **words)
     (mask,) = found.attribution
     assert overlap(mask, region) >= 0.7

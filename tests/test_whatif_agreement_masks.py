@@ -20,48 +20,39 @@ P = 0.4
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """The grids and shifts that RISE drew, in order."""
-    seen: list[tuple[Tensor, Tensor]] = []
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[Tensor, Tensor]]:
+    """The grids and shifts that RISE drew, by the number of the mask."""
+    seen: dict[int, tuple[Tensor, Tensor]] = {}
     usual = RandomGrids.drawn
 
     def kept(self: RandomGrids, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
         found = usual(self, samples)
-        seen.extend(zip(*found, strict=True))
+        seen.update(zip(samples, zip(*found, strict=True), strict=True))
         return found
 
     monkeypatch.setattr(RandomGrids, "drawn", kept)
     return seen
 
 
-def written_out(drawn: Sequence[tuple[Tensor, Tensor]], count: int, space: Sequence[int]) -> list[Tensor]:
+def written_out(drawn: dict[int, tuple[Tensor, Tensor]], count: int, space: Sequence[int]) -> list[Tensor]:
     """The first masks, enlarged and cut by hand."""
-    return [masks.rise_mask(grid.to(D), shift.tolist(), space) for grid, shift in drawn[:count]]
+    both = [drawn[number] for number in range(count)]
+    return [masks.rise_mask(grid.to(D), shift.tolist(), space) for grid, shift in both]
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
-def test_rise(axes: int, drawn: list[tuple[Tensor, Tensor]]) -> None:
+def test_rise(axes: int, drawn: dict[int, tuple[Tensor, Tensor]]) -> None:
     """The paper's sum; the drawing is fair, and the shifts lie within a cell."""
     model, x = plain(axes), images(2, axes)
     words: dict[str, Any] = {"samples": 14, "cells": 3, "keep_fraction": P, "centred": False}
     found = outcome(model, x, "rise", targets=2, **words).attribution
     shown = written_out(drawn, 14, x.shape[2:])
-    assert {int(s) for _, shift in drawn for s in shift} == {0, 1, 2}
+    assert {int(s) for _, shift in drawn.values() for s in shift} == {0, 1, 2}
     for image in range(2):
         close(found[image], masks.rise(model, x[image], torch.zeros_like(x[image]), 2, shown, P), EXACT)
 
 
-@pytest.mark.parametrize("axes", [1, 2, 3])
-def test_rise_by_coverage(axes: int, drawn: list[tuple[Tensor, Tensor]]) -> None:
-    model, x = plain(axes), images(2, axes)
-    words: dict[str, Any] = {"samples": 12, "cells": 4, "keep_fraction": P, "centred": False}
-    found = outcome(model, x, "rise", divide_by="realised", **words).attribution
-    shown = written_out(drawn, 12, x.shape[2:])
-    for image in range(2):
-        close(found[image], masks.rise_by_coverage(model, x[image], torch.zeros_like(x[image]), 1, shown), EXACT)
-
-
-def test_rise_centred_under_two_paints(drawn: list[tuple[Tensor, Tensor]]) -> None:
+def test_rise_centred_under_two_paints(drawn: dict[int, tuple[Tensor, Tensor]]) -> None:
     """Σ (f − f̄) M / (p N) for each paint, then their mean."""
     model, x, paint = plain(), images(2, 2), random_input(3, 8, 8, seed=3)
     found = outcome(model, x, "rise", samples=40, cells=3, keep_fraction=P, fill=[paint, "zero"]).attribution
@@ -72,14 +63,18 @@ def test_rise_centred_under_two_paints(drawn: list[tuple[Tensor, Tensor]]) -> No
 
 
 def centred(model: nn.Module, x: Tensor, paint: Tensor, shown: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The map and its standard error, the scores less their mean."""
+    """The map of the scores less their mean, and its standard error.
+
+    Σ (f − f̄) M = Σ (f − f̄) (M − p), since the weights sum to zero; the second has terms that are independent.
+    """
     scores = [masks.ask(model, masks.mixed(x, mask, paint), 1) for mask in shown]
     middle = sum(scores) / len(scores)
     terms = torch.stack([(score - middle) * mask / P for score, mask in zip(scores, shown, strict=True)])
-    return terms.mean(0), terms.std(0) / len(shown) ** 0.5
+    free = torch.stack([(score - middle) * (mask - P) / P for score, mask in zip(scores, shown, strict=True)])
+    return terms.mean(0), free.std(0) / len(shown) ** 0.5
 
 
-def test_rises_standard_error(drawn: list[tuple[Tensor, Tensor]]) -> None:
+def test_rises_standard_error(drawn: dict[int, tuple[Tensor, Tensor]]) -> None:
     model, x = plain(), images(1, 2)
     found = outcome(model, x, "rise", samples=50, cells=3, keep_fraction=P)
     heat, error = centred(model, x[0], torch.zeros_like(x[0]), written_out(drawn, 50, x.shape[2:]))
@@ -108,12 +103,12 @@ def test_area_penalty(space: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("radius", [1.0, 3.0, 5.0])
 @pytest.mark.parametrize(("space", "grid"), [((24,), (6,)), ((16, 12), (4, 3)), ((8, 8, 8), (2, 2, 2))])
 def test_dots(space: tuple[int, ...], grid: tuple[int, ...], radius: float) -> None:
-    """Cells of 4 px, dots that fall over β = 2 px. What the help does not say: a dot reaches to ρ + 3β, and around the
-    picture lie empty cells, which count in the smooth maximum. The kernel has the precision of float32.
+    """Cells of 4 px, dots that fall over β = 2 px to 3 β; the smooth maximum is taken at the centres of the cells and
+    of one ring of empty cells around the picture.
     """
     given, side, fall = random_input(1, *grid, seed=1).sigmoid(), 4.0, 2.0
-    at_cells = torch.zeros(grid, dtype=D)
-    for here in itertools.product(*(range(n) for n in grid)):
+    at_cells = torch.zeros([n + 2 for n in grid], dtype=D)
+    for here in itertools.product(*(range(-1, n + 1) for n in grid)):
         values = []
         for there in itertools.product(*(range(-6, n + 6) for n in grid)):
             distance = side * math.dist(here, there)
@@ -121,8 +116,10 @@ def test_dots(space: tuple[int, ...], grid: tuple[int, ...], radius: float) -> N
                 inside = all(0 <= t < n for t, n in zip(there, grid, strict=True))
                 height = math.exp(-0.5 * (max(0.0, distance - radius) / fall) ** 2)
                 values.append(height * float(given[0][there]) if inside else 0.0)
-        at_cells[here] = masks.smooth_max(values)
-    close(smooth.dotted(given, space, radius)[0], masks.enlarged(at_cells, space), 1e-7)
+        at_cells[tuple(h + 1 for h in here)] = masks.smooth_max(values)
+    wider = masks.enlarged(at_cells, [n + 8 for n in space])
+    expected = wider[tuple(slice(4, 4 + n) for n in space)]
+    close(smooth.Dots(space, min(grid), radius, given)(given)[0], expected, EXACT)
 
 
 @pytest.mark.parametrize("space", [(24,), (8, 6), (4, 4, 3)])

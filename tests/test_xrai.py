@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import pellucid.methods.xrai  # noqa: F401  (registers the method)
 from method_cases import COLOURS, D, close, error, heat, outcome, plain, random_input
 from pellucid.core.errors import Cancelled, MethodError, SettingError
 from pellucid.core.progress import Progress

@@ -8,6 +8,9 @@ from pellucid.cli.explaining import Request, facts, gathered, incomplete, with_s
 from pellucid.cli.printing import Print, echo_json, safe, table
 from pellucid.core.tables import Table
 from pellucid.images.fills import fills
+from pellucid.methods.pictures import home_of, prepared
+from pellucid.methods.shapley import layer_shapley
+from pellucid.models.model import Model
 from pellucid.render import paint
 from pellucid.render.explanation import Explanation
 from pellucid.render.panel import Panel
@@ -37,12 +40,15 @@ def run(request: Request, show: Print, *, as_json: bool, quiet: bool) -> bool:
     methods = with_settings([METHOD], request.settings)
     model, panel, saved = gathered(request, methods, watched=not (quiet or as_json))
     csvs = [_csv_files(saved, number) for number in range(1, len(panel) + 1)]
+    shares = [_layer_shares(model, one, request, watched=not (quiet or as_json)) for one in panel]
     if as_json:
         report = str(saved[0].resolve()) if saved else None
-        echo_json([_facts(one, report, files) for one, files in zip(panel, csvs, strict=True)])
+        echo_json([_facts(*found, report) for found in zip(panel, csvs, shares, strict=True)])
     for note in model.notes:
         show(f"note: {safe(note)}")
     _tell(panel, csvs, show)
+    for found in filter(None, shares):
+        _show(found, [list(map(cell_text, row)) for row in found.rows], found.columns, show)
     if saved:
         show(f"report: {safe(saved[0].resolve())}")
     return incomplete(request, panel)
@@ -95,9 +101,20 @@ def _apart(one: Explanation) -> str:
     return f"; the fills differ by {share}" if found else ""
 
 
-def _facts(one: Explanation, report: str | None, files: Sequence[Path]) -> dict[str, Any]:
+def _layer_shares(model: Model, one: Explanation, request: Request, watched: bool) -> Table | None:
+    """What each of the layers that were asked for contributes to the score of one picture."""
+    if not request.layers:
+        return None
+    x = prepared(model, one.picture).x[None].to(home_of(model.module))
+    target = request.targets[0] if len(request.targets) == 1 else request.targets
+    found = layer_shapley(model, x, layers=request.layers, target=target, progress=None if watched else False)
+    return found.tables[0]
+
+
+def _facts(one: Explanation, files: Sequence[Path], shares: Table | None, report: str | None) -> dict[str, Any]:
     csvs = [str(file.resolve()) for file in files]
-    return {**facts(one), "disagreement": disagreement(one), "report": report, "csv": csvs}
+    layers = {} if shares is None else {"layers": shares.to_json()}
+    return {**facts(one), **layers, "disagreement": disagreement(one), "report": report, "csv": csvs}
 
 
 def _tell(panel: Panel, csvs: Sequence[Sequence[Path]], show: Print) -> None:

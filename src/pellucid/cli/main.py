@@ -137,6 +137,10 @@ def whatif(
         list[str] | None, typer.Option("--fill", "-f", help="what covers, joined by commas; default grey,blur,mean")
     ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="also cover the strongest regions two by two")] = False,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", "-l", help="also switch 2 to 12 layers off in all combinations: who shares the score?"),
+    ] = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help='top3, a class number or label, "A vs B", unit:LAYER:N')
     ] = None,
@@ -162,8 +166,8 @@ def whatif(
 
         settings = asked(cover, words(fill), pairs)
         request = Request(
-            images, model, [], target or ["top1"], [], settings, out, overwrite, weights, labels, preprocess, seed,
-            None,
+            images, model, [], target or ["top1"], words(layer), settings, out, overwrite, weights, labels, preprocess,
+            seed, None,
         )  # fmt: skip
         failed = run(request, printer(quiet or as_json), as_json=as_json, quiet=quiet)
     if failed:
