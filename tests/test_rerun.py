@@ -231,6 +231,32 @@ def test_what_cannot_be_rerun_is_asked_in_full_and_told() -> None:
     assert found.plan == "full" and any("every edit was run in full" in note for note in found.notes)
 
 
+class Deciding(nn.Module):
+    """Goes another way for bright pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x) if float(x.mean()) > 0 else self.second(x)
+        return self.last(x.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("plan", ["auto", "incremental", "full"])
+def test_a_network_that_decides_by_the_picture_is_asked_itself(plan: Any) -> None:
+    """A rerun would keep to the way that was recorded, and only some of the edits would tell."""
+    net = seeded(Deciding)().to(D).eval()
+    x = random_input(1, 3, 10, 10).abs()
+    boxes = [((0, 2), (0, 2)), ((0, 10), (0, 10))] * 20
+    edits = Boxed(x, -x, boxes)
+    trace = record(net, x)
+    assert trace.reads
+    found = answers(trace, edits, logit(1), plan=plan)
+    assert off(found.values, naive(net, x, edits), trace.scores[[0] * 40, 1]) < EXACT
+    assert any("may go another way" in note for note in found.notes) or plan == "full"
+
+
 def test_only_what_an_edit_can_reach_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The positions that convolutions compute, counted: a small box costs a small part of the picture."""
     net = seeded(

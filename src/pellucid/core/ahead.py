@@ -110,7 +110,10 @@ class _Work:
                 return question.rerun(windowed=pays, half=False) if pays or many else question.network()
             return question.rerun(windowed=plan != "full", half=half)
         except CannotRerunError as error:
-            self.notes.append(f"{error}, so every edit was run in full")
+            if question.at_input:
+                self.notes.append(f"{error}, so every edit was run in full")
+            else:
+                self.notes.append(f"{error}, so edits were run one by one, the way that was recorded")
             return question.network()
 
     def _checked(self, question: Question, runner: Runner, first: int, half: bool) -> Runner:

@@ -113,6 +113,7 @@ def _trace(module: nn.Module, output: Any, placed: list[Value], recorder: Record
         kinds=recorder.watch.kinds,
         strangers=tuple(recorder.strangers.values()),
         notes=tuple(dict.fromkeys(n for n in (note, *recorder.notes) if n)),
+        reads=tuple(recorder.reads),
         arguments=arguments,
     )
 

@@ -22,6 +22,7 @@ class Recorder(TorchDispatchMode):
         self.inputs, self.watch, self.preserver = inputs, watch, preserver
         self.nodes: list[Node] = []
         self.notes: list[str] = []
+        self.reads: dict[str, None] = {}
         self.strangers: dict[int, str] = {}
         self.function: str | None = None
         self._bound: dict[int, tuple[Tensor, int, Value]] = {}
@@ -157,6 +158,8 @@ class Recorder(TorchDispatchMode):
             )
         if any(t is not None for t in tensors):
             self._append(func, overload(func).name, args, kwargs, values, tensors)
+        elif not tensors:
+            self.reads[self.watch.where] = None
         return out
 
     def _append(

@@ -68,15 +68,17 @@ class Rerun:
         half: convolutions and linear layers in bfloat16 (approximate).
 
     Raises:
-        CannotRerunError: an operation on the way loses sight of which image is which.
+        CannotRerunError: an operation on the way loses sight of which image is which, or the network reads numbers
+            off its values.
     """
 
     def __init__(self, trace: Trace, source: Value, end: Value, row: int = 0, *, half: bool = False) -> None:
+        if trace.reads:
+            raise CannotRerunError(f"{trace.reads[0]} reads numbers off the picture, and may go another way for others")
         self.source, self.end, self.row, self.half = source, end, row, half
         self.device, self.batch, self.axes = trace.scores.device, trace.batch, layout(trace)
         self.space = spaces(trace, source)
         self._bases: dict[Value, Tensor] = {}
-        self._flat_as: dict[Value, Tensor] = {}
         self.steps = self._prepared([trace.nodes[i] for i in between(trace, source, end)])
 
     def __call__(self, edits: Edits, which: Sequence[int], *, windowed: bool) -> Tensor:

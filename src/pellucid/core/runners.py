@@ -89,9 +89,11 @@ class Question:
         largest = max((prod(v.shape) for n in trace.nodes for v in n.outputs if v is not None), default=1)
         each = 3 * largest * trace.scores.element_size() // trace.batch
         inside = self.readout.value(trace) is not trace.output or any(n.function for n in trace.nodes)
-        if inside or not self._forward_is_pure():
-            return Runner("full", self._recorded, 4 * each, trusted=True)
-        return Runner("full", self._forward, each, trusted=True)
+        plain = not inside and self._forward_is_pure()
+        run = self._forward if plain else self._recorded
+        if trace.reads:  # one at a time: what is read off a batch would decide for all of it
+            return Runner("full", lambda which: torch.cat([run([i]) for i in which]), trusted=True)
+        return Runner("full", run, each if plain else 4 * each, trusted=True)
 
     def _forward(self, which: Sequence[int]) -> Tensor:
         args, kwargs = self._others(len(which))

@@ -221,6 +221,7 @@ class Trace:
         kinds: module path -> class name.
         strangers: tensors that entered from outside the recording and count as constants, in words.
         notes: what was chosen on the way.
+        reads: where a number was read off a value, so that other pictures may take another way through the network.
         arguments: the call, with values for tensors.
         memo: findings about this recording that are worth keeping.
     """
@@ -234,6 +235,7 @@ class Trace:
     kinds: dict[str, str]
     strangers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     memo: dict[str, Any] = field(default_factory=dict)
 
