@@ -1,10 +1,9 @@
-"""Interleaved repeats in one process, the ideal passes measured beside them, and ratios of medians."""
+"""The ideal passes, what an ideal costs, and ratios of medians."""
 
-import gc
 import resource
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import product
 from statistics import median, quantiles
 from typing import Any
 
@@ -13,88 +12,7 @@ from nets import Network
 from torch import Tensor
 
 BATCHES = (4, 8)
-FEWEST = 3
-
-
-@dataclass
-class Times:
-    """Milliseconds of every repeat, processor and wall; the message of a contender that could not."""
-
-    cpu: list[float] = field(default_factory=list)
-    wall: list[float] = field(default_factory=list)
-    error: str | None = None
-    result: Any = None
-    device_mb: float | None = None
-
-    def on(self, clock: str) -> list[float]:
-        return self.cpu if clock == "cpu" else self.wall
-
-
-def clock_of(device: str, threads: int) -> str:
-    """Processor time where one thread does all the work, else wall time."""
-    return "cpu" if device == "cpu" and threads == 1 else "wall"
-
-
-def compete(
-    calls: Mapping[str, Callable[[], Any]], repeats: int, seconds: float, tidy: Callable[[], None], device: str = "cpu"
-) -> dict[str, Times]:
-    """Every call once per repeat, the order rotated by one each time.
-
-    The first round is not counted: it warms up, gives the results that are compared, and drops what raises.
-
-    Args:
-        repeats: at most so many rounds; at least three, fewer than asked when `seconds` would not be enough.
-        tidy: runs after each call, untimed.
-    """
-    found = {name: Times() for name in calls}
-    began = time.perf_counter()
-    for name, call in calls.items():
-        _first(found[name], call, device)
-        tidy()
-    running = [name for name in calls if found[name].error is None]
-    affordable = int(seconds / max(time.perf_counter() - began, 1e-9))
-    for turn in range(min(repeats, max(affordable, FEWEST))):
-        shift = turn % max(len(running), 1)
-        for name in running[shift:] + running[:shift]:
-            cpu, wall = _once(calls[name], device)
-            found[name].cpu.append(cpu)
-            found[name].wall.append(wall)
-            tidy()
-    return found
-
-
-def _first(times: Times, call: Callable[[], Any], device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    try:
-        times.result = call()
-    except Exception as error:  # a contender may refuse in any way; the table tells its words
-        times.error = told(error)
-    if device == "cuda":
-        times.device_mb = (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
-def _once(call: Callable[[], Any], device: str) -> tuple[float, float]:
-    gc.collect()
-    _wait(device)
-    cpu, wall = time.process_time(), time.perf_counter()
-    call()
-    _wait(device)
-    return 1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def told(error: BaseException) -> str:
-    """A contender's own words, on one short line."""
-    if isinstance(error, ImportError):
-        return f"not installed ({error.name})" if error.name else f"can't be imported: {error}"
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:160]
+FORWARD_BATCHES = (4, 8, 16)
 
 
 def limit_memory(gigabytes: float) -> None:
@@ -106,10 +24,17 @@ def limit_memory(gigabytes: float) -> None:
 # -------------------------------------------------------------------------------------------------- the ideal passes
 
 
-def forward(net: Network) -> Tensor:
+def forward(net: Network, count: int = 1) -> Tensor:
     """F: one forward of one image."""
     with torch.no_grad():
-        return net.frozen(net.x)
+        return net.frozen(net.x.expand(count, -1, -1, -1))
+
+
+def folded_forward(net: Network, count: int = 1) -> Tensor:
+    """One forward, BatchNorm merged into the convolutions, channels last."""
+    x = net.x.expand(count, -1, -1, -1)
+    with torch.no_grad():
+        return net.folded(x.contiguous(memory_format=torch.channels_last))
 
 
 def to_input(net: Network, count: int = 1) -> Tensor:
@@ -141,6 +66,8 @@ PASSES: dict[str, Callable[[Network], Tensor]] = {
     "FB": to_input,
     "FL": to_layer,
     **{f"FB×{n}": lambda net, n=n: to_input(net, n) for n in BATCHES},
+    **{f"F×{n}": lambda net, n=n: forward(net, n) for n in FORWARD_BATCHES},
+    **{f"folded F×{n}": lambda net, n=n: folded_forward(net, n) for n in (1, *FORWARD_BATCHES)},
 }
 UNITS: dict[str, tuple[str, ...]] = {  # unit of an ideal -> passes that it is worked out from
     "F": ("F",),
@@ -149,6 +76,8 @@ UNITS: dict[str, tuple[str, ...]] = {  # unit of an ideal -> passes that it is w
     "B": ("F", "FB"),
     "L": ("F", "FL"),
     "FB at the best batch": ("FB", *(f"FB×{n}" for n in BATCHES)),
+    "F at the best batch": ("F", *(f"F×{n}" for n in FORWARD_BATCHES)),
+    "folded F at the best batch": tuple(f"folded F×{n}" for n in (1, *FORWARD_BATCHES)),
 }
 
 
@@ -165,8 +94,8 @@ def cost(ideal: Mapping[str, float], ms: Mapping[str, float]) -> float:
 def _unit(name: str, ms: Mapping[str, float]) -> float:
     if name in ("B", "L"):
         return max(ms["FB" if name == "B" else "FL"] - ms["F"], 0.0)
-    if name == "FB at the best batch":
-        return min(ms["FB"], *(ms[f"FB×{n}"] / n for n in BATCHES))
+    if name.endswith(" at the best batch"):
+        return min(ms[one] / int(one.partition("×")[2] or 1) for one in UNITS[name])
     return ms[name]
 
 
@@ -183,7 +112,9 @@ class Ratio:
 
 
 def ratio(above: list[float], below: list[float]) -> Ratio:
-    single = [a / b for a, b in zip(above, below, strict=True) if b > 0]
+    """Repeat by repeat; each against each where one has fewer."""
+    pairs = zip(above, below, strict=True) if len(above) == len(below) else product(above, below)
+    single = [a / b for a, b in pairs if b > 0]
     value = median(above) / median(below) if median(below) > 0 else float("inf")
     if len(single) < 2:
         return Ratio(value, value, value)
@@ -191,11 +122,16 @@ def ratio(above: list[float], below: list[float]) -> Ratio:
     return Ratio(value, min(low, value), max(high, value))
 
 
+def in_ideals(times: list[float], ideal: Mapping[str, float], passes: Mapping[str, list[float]]) -> list[float]:
+    """Every repeat over the ideal, whose passes were measured beside it."""
+    each = [cost(ideal, {p: ms[turn] for p, ms in passes.items()}) for turn in range(len(times))]
+    return [t / c if c > 0 else float("inf") for t, c in zip(times, each, strict=True)]
+
+
 def over_ideal(times: list[float], ideal: Mapping[str, float], passes: Mapping[str, list[float]]) -> Ratio:
     """A contender's ratio to the ideal, whose passes were measured in the same repeats."""
-    each = [cost(ideal, {p: ms[turn] for p, ms in passes.items()}) for turn in range(len(times))]
     whole = cost(ideal, {p: median(ms) for p, ms in passes.items()})
-    spread = ratio(times, each)
+    spread = ratio(in_ideals(times, ideal, passes), [1.0] * len(times))
     value = median(times) / whole if whole > 0 else float("inf")
     return Ratio(value, min(spread.low, value), max(spread.high, value))
 

@@ -18,6 +18,7 @@ import harness
 import nets
 import peers
 import torch
+from race import told
 from rows import ROWS
 
 Job = tuple[str, str]  # row (or "ideal") and contender (or pass)
@@ -63,7 +64,7 @@ def _in_child(net: nets.Network, job: Job, threads: int) -> float | str:
         try:
             answer = json.dumps(_extra(net, job, threads))
         except BaseException as error:  # whatever happens, the child must end here
-            answer = json.dumps(harness.told(error))
+            answer = json.dumps(told(error))
         os.write(writer, answer.encode())
         os._exit(0)
     os.close(writer)
@@ -81,6 +82,8 @@ def _extra(net: nets.Network, job: Job, threads: int) -> float:
     else:
         run, calls = next(c.run for c in ROWS[kind].contenders if c.name == name), ROWS[kind].calls
     harness.forward(net)
+    if name.startswith("folded"):
+        harness.PASSES[name](net)
     _give_back()
     reset = _reset_mark()
     before = _status("VmRSS")

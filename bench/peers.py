@@ -1,7 +1,9 @@
 """How each library is called for each kind of work, as its documentation says; every library is imported on use."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,6 +17,8 @@ LIBRARIES = {
     "grad-cam": "pytorch_grad_cam",
     "torchcam": "torchcam.methods",
     "zennit": "zennit",
+    "lime": "lime.lime_image",
+    "shap": "shap",
 }
 TUNED_BATCH = 8
 Run = Callable[[Network], Any]
@@ -51,12 +55,14 @@ def versions() -> dict[str, str]:
 
 
 def import_all() -> None:
-    """Import what is installed, so that no contender pays for it while it is measured."""
+    """Import what is installed, so that no contender pays for it while it is measured; progress bars are off."""
     for module in ("pellucid", *LIBRARIES.values()):
         try:
             import_module(module)
         except Exception:  # the contenders that need it will tell its words
             continue
+    if (bars := sys.modules.get("tqdm")) is not None:
+        bars.tqdm.__init__ = partialmethod(bars.tqdm.__init__, disable=True)
 
 
 def pellucid(method: str, **settings: Any) -> Contender:
@@ -163,7 +169,7 @@ def grad_cam(name: str, differs: str | None = None) -> Contender:
         with getattr(pytorch_grad_cam, name)(model=net.module, target_layers=[net.site]) as cam:
             return torch.from_numpy(cam(input_tensor=net.x, targets=[ClassifierOutputTarget(net.target)]))
 
-    return Contender("grad-cam", run, _as_grad_cam, differs)
+    return Contender("grad-cam", run, as_grad_cam, differs)
 
 
 def grad_cam_full() -> Contender:
@@ -174,7 +180,7 @@ def grad_cam_full() -> Contender:
         with FullGrad(model=net.module, target_layers=[]) as cam:
             return torch.from_numpy(cam(input_tensor=net.x.clone(), targets=[ClassifierOutputTarget(net.target)]))
 
-    return Contender("grad-cam", run, _as_grad_cam, "grad-cam adds 1e-7 below the fraction")
+    return Contender("grad-cam", run, as_grad_cam, "grad-cam adds 1e-7 below the fraction")
 
 
 def grad_cam_guided() -> Contender:
@@ -189,7 +195,7 @@ def grad_cam_guided() -> Contender:
     return Contender("grad-cam", run, differs="sees nn.ReLU only: no ReLU6, no function")
 
 
-def _as_grad_cam(net: Network, heat: Tensor) -> Tensor:
+def as_grad_cam(net: Network, heat: Tensor) -> Tensor:
     from pytorch_grad_cam.utils.image import scale_cam_image
 
     positive = heat.clamp(min=0).detach().cpu().numpy()

@@ -1,52 +1,17 @@
-"""The rows of the table: a piece of work, its ideal number of passes, its target, and who does it."""
+"""The rows of the table: what is measured, and who does it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
 import peers
+import whatif
 from nets import Network
 from peers import Contender
 from torch import Tensor
+from work import Row, Target
 
 STEPS, SAMPLES, DRAWS = 50, 25, 64
 NOISE, SHAP_NOISE = 0.15, 0.09
-
-
-@dataclass(frozen=True)
-class Target:
-    """What `specs/performance.md` asks of pellucid; None where it asks nothing.
-
-    Attributes:
-        times: at most so many times the ideal.
-        beats_peers: never slower than the fastest peer.
-        extra_mb: peak memory above that of the loaded network.
-    """
-
-    times: float | None = None
-    beats_peers: bool = False
-    extra_mb: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One piece of work.
-
-    Attributes:
-        ideal: unit -> how many; units are in `harness.UNITS`.
-        contenders: pellucid first.
-        reference: the ideal pass whose result pellucid's must equal.
-        calls: how often the work is done while its memory is watched.
-    """
-
-    name: str
-    group: str
-    ideal: Mapping[str, float]
-    target: Target
-    contenders: tuple[Contender, ...]
-    reference: str | None = None
-    calls: int = 3
 
 
 SINGLE = Target(times=1.10, beats_peers=True)
@@ -201,10 +166,10 @@ def _engine() -> list[Row]:
     ]
 
 
-_ALL = (*_gradients(), *_cams(), *_others(), *_sampled(), *_relevance(), *_shared(), *_engine())
+_ALL = (*_gradients(), *_cams(), *_others(), *_sampled(), *_relevance(), *_shared(), *_engine(), *whatif.rows())
 ROWS: dict[str, Row] = {r.name: r for r in _ALL}
 STARTUP = ("import pellucid", "pellucid --help")
-GROUPS = ("single", "sampled", "relevance", "shared", "engine", "startup")
+GROUPS = ("single", "sampled", "relevance", "whatif", "shared", "engine", "startup")
 
 
 def chosen(words: str) -> tuple[list[Row], bool]:

@@ -10,11 +10,13 @@ import platform
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import blas  # noqa: F401
 import harness
 import memory
 import nets
@@ -22,9 +24,10 @@ import peers
 import startup
 import table
 import torch
-from harness import Times
-from rows import GROUPS, Row, Target, chosen
+from race import Effort, Times, clock_of, compete
+from rows import GROUPS, chosen
 from table import Line, Result
+from work import Row, Target
 
 IMPORT_S, HELP_S = 0.3, 1.0
 
@@ -37,10 +40,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=60, help="a row that takes longer gets fewer repeats, never below 3 (60)"
     )
+    parser.add_argument(
+        "--patience", type=float, default=60, help="a contender whose first call takes longer is called once (60)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch's threads; 1 gives CPU time its meaning (1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--max-gb", type=float, default=12, help="address space that a contender may take (12)")
     parser.add_argument("--no-memory", action="store_true", help="skip the child processes that watch memory")
+    parser.add_argument("--no-peers", action="store_true", help="pellucid and the ideal passes only")
     parser.add_argument("--check", action="store_true", help="compare the maps only: one call each, nothing timed")
     parser.add_argument(
         "--out", type=Path, action="append", default=[], metavar="FILE.json|.md", help="may be repeated"
@@ -56,13 +63,14 @@ def arguments() -> argparse.Namespace:
 def heading(given: argparse.Namespace) -> list[str]:
     side, machine = nets.SIDE_PX, f"{platform.machine()}, {os.cpu_count()} cores"
     libraries = ", ".join(f"{k} {v}" for k, v in peers.versions().items())
-    clock = "processor time" if harness.clock_of(given.device, given.threads) == "cpu" else "wall time"
+    clock = "processor time" if clock_of(given.device, given.threads) == "cpu" else "wall time"
     return [
         libraries,
         f"{machine}, {given.threads} thread(s), {given.device}; load at the start {os.getloadavg()[0]:.1f}",
         f"one image of 3×{side}×{side}, random weights, evaluation mode, parameters that require gradients",
         "F: forward without a graph; FB: forward and backward to the input, parameters frozen; FL: the trunk without "
         "a graph, the head forward and backward; B = FB − F, L = FL − F; all measured in the same repeats",
+        "folded F: forward with BatchNorm merged into the convolutions, channels last",
         f"ratios are of medians of {clock}, in brackets their quartiles; a ? in 'met': these straddle the target",
     ]
 
@@ -73,24 +81,32 @@ def measure(
     """One row on one network."""
     passes = harness.passes_for(row.ideal)
     wanted = [*passes, *([row.reference] if row.reference and row.reference not in passes else [])]
-    calls = {f"ideal {p}": partial(harness.PASSES[p], net) for p in wanted}
-    calls |= {c.name: partial(c.run, net) for c in row.contenders}
-    repeats = 0 if given.check else given.repeats
-    found = harness.compete(calls, repeats, given.seconds, net.tidy, given.device)
-    result = judge(net, row, found, extra, harness.clock_of(given.device, given.threads))
+    bare = {f"ideal {p}": partial(harness.PASSES[p], net) for p in wanted}
+    calls = {c.name: partial(c.run, net) for c in row.contenders}
+    effort = Effort(0, 0) if given.check else Effort(given.repeats, given.seconds, given.patience)
+    if row.long:
+        found = compete(calls, effort, net.tidy, given.device, bare)
+        found |= {name: _together([times.beside[name] for times in found.values()]) for name in bare}
+    else:
+        found = compete({**bare, **calls}, effort, net.tidy, given.device)
+    result = judge(net, row, found, extra, clock_of(given.device, given.threads))
     return result, {name: {"cpu": t.cpu, "wall": t.wall} for name, t in found.items()}
+
+
+def _together(parts: list[Times]) -> Times:
+    return Times([ms for part in parts for ms in part.cpu], [ms for part in parts for ms in part.wall])
 
 
 def judge(net: nets.Network, row: Row, found: Mapping[str, Times], extra: Mapping[Any, Any], clock: str) -> Result:
     """The lines of a row: ratios, memory, agreement, and whether the target is met."""
-    result = Result(net.name, row.name, " + ".join(f"{n:g} {u}" for u, n in row.ideal.items()), row.target, [])
-    passes = {p: found[f"ideal {p}"].on(clock) for p in harness.passes_for(row.ideal)}
+    ideal, target = row.ideal_on(net), row.target.on(net.name)
+    result = Result(net.name, row.name, " + ".join(f"{n:g} {u}" for u, n in ideal.items()), target, [])
     for contender in row.contenders:
         times = found[contender.name]
         line = _line(contender.name, times, extra.get((row.name, contender.name)))
         line.differs = contender.differs
         if line.error is None and times.cpu:
-            line.over_ideal = harness.over_ideal(times.on(clock), row.ideal, passes)
+            line.over_ideal = harness.over_ideal(times.on(clock), ideal, _passes(row, found, times, clock))
         if contender is not row.contenders[0]:
             line.difference = _difference(net, contender, found[row.contenders[0].name].result, times.result)
         result.lines.append(line)
@@ -99,9 +115,20 @@ def judge(net: nets.Network, row: Row, found: Mapping[str, Times], extra: Mappin
         if row.reference is not None and name == f"ideal {row.reference}":
             line.difference = _difference(net, None, found[row.contenders[0].name].result, found[name].result)
         result.lines.append(line)
-    _against_peers(result, row, found, clock)
-    result.met = table.verdict(row.target, result.lines[0])
+    in_ideals = {
+        c.name: harness.in_ideals(t.on(clock), ideal, _passes(row, found, t, clock))
+        for c in row.contenders
+        if (t := found[c.name]).cpu
+    }
+    _against_peers(result, row, in_ideals if row.long else {name: found[name].on(clock) for name in in_ideals})
+    result.met = table.verdict(target, result.lines[0])
     return result
+
+
+def _passes(row: Row, found: Mapping[str, Times], times: Times, clock: str) -> dict[str, list[float]]:
+    """The ideal passes measured with a contender's repeats."""
+    of = times.beside if row.long else found
+    return {p: of[f"ideal {p}"].on(clock) for p in harness.passes_for(row.ideal)}
 
 
 def _line(name: str, times: Times, extra: float | str | None) -> Line:
@@ -124,12 +151,12 @@ def _difference(net: nets.Network, contender: peers.Contender | None, mine: Any,
     return harness.difference(shown, theirs)
 
 
-def _against_peers(result: Result, row: Row, found: Mapping[str, Times], clock: str) -> None:
-    ran = {c.name: found[c.name].on(clock) for c in row.contenders[1:] if found[c.name].cpu}
-    mine = found[row.contenders[0].name].on(clock)
-    if ran and mine:
-        result.fastest_peer = min(ran, key=lambda name: median(ran[name]))
-        result.lines[0].over_peer = harness.ratio(mine, ran[result.fastest_peer])
+def _against_peers(result: Result, row: Row, ran: Mapping[str, list[float]]) -> None:
+    """Against the fastest peer; in ideals where the repeats of a row lie far apart."""
+    mine, theirs = row.contenders[0].name, [c.name for c in row.contenders[1:] if c.name in ran]
+    if theirs and mine in ran:
+        result.fastest_peer = min(theirs, key=lambda name: median(ran[name]))
+        result.lines[0].over_peer = harness.ratio(ran[mine], ran[result.fastest_peer])
 
 
 def start_up(repeats: int) -> tuple[list[Result], dict[str, Any]]:
@@ -157,7 +184,9 @@ def _memory(name: str, rows: list[Row], given: argparse.Namespace) -> Mapping[An
     if given.no_memory or given.check or given.device != "cpu":
         return {}
     passes = dict.fromkeys(p for row in rows for p in harness.passes_for(row.ideal))
-    jobs = [("ideal", p) for p in passes] + [(r.name, c.name) for r in rows for c in r.contenders]
+    jobs = [("ideal", p) for p in passes] + [
+        (r.name, c.name) for r in rows for c in r.contenders[: 1 if r.long else None]
+    ]
     return memory.peaks(name, jobs, given.threads, given.max_gb)
 
 
@@ -168,6 +197,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     given = arguments()
     rows, with_startup = chosen(given.rows)
+    if given.no_peers:
+        rows = [replace(row, contenders=row.contenders[:1]) for row in rows]
     torch.set_num_threads(given.threads)
     nets.define_missing_torchvision_operators()
     about = heading(given)

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import Times
+from race import Times
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 COMMANDS = {
@@ -18,6 +18,8 @@ COMMANDS = {
     "grad-cam": "import torch; import pytorch_grad_cam",
     "torchcam": "import torch; import torchcam.methods",
     "zennit": "import torch; import zennit",
+    "lime": "import torch; import lime.lime_image",
+    "shap": "import torch; import shap",
     "pellucid --help": "import sys; sys.argv = ['pellucid', '--help']; from pellucid.cli.main import app; app()",
 }
 SHIM = "import nets; nets.define_missing_torchvision_operators(); "  # these import torchvision

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Ratio
-from rows import Target
+from work import Target
 
 COLUMNS = {  # heading -> width on the terminal
     "work": 29,
