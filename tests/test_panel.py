@@ -24,7 +24,7 @@ ASKING = {  # methods that ask about edits, with settings that make them quick
     "ablation_cam": {},
     "lime": {"regions": "grid:4", "samples": 8},
     "shap": {"regions": "grid:4"},
-    "unit_shapley": {"samples": 500},
+    "unit_shapley": {"samples": 600},
     "rise": {"samples": 6, "cells": 2},
     "extremal_perturbation": {"steps": 2, "cells": 4, "areas": "0.2"},
     "meaningful_perturbation": {"steps": 2, "cells": 4},

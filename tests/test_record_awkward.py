@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from compare import layer_copies, plain, relative
 from networks.awkward import (
@@ -19,9 +20,18 @@ from pellucid.core.record import record
 
 FIXED_DTYPE = {"scripted_frozen"}  # its weights are constants of its graph
 OTHER_KERNELS = {"attention", "encoder"}  # with weights that want gradients, torch multiplies matrices another way
+TAKEN_APART = {"einsum"}  # its parts may lie otherwise in memory, and on some processors the last bit hangs on that
 TOLD_ONLY = {"numpy_branch", "other_thread_branch"}
 LAYOUT_MATTERS = {"other_view": "view size", "reshape_alias": None}  # refused or computed otherwise by torch itself
+LAST_BITS = {torch.float32: 1e-6, torch.float64: 1e-14}
 CASES = [(n, torch.float32, 0) for n in AWKWARD] + [(n, torch.float64, 5) for n in AWKWARD if n not in FIXED_DTYPE]
+
+
+def alike(name: str, found: Tensor, expected: Tensor) -> bool:
+    """Bit for bit, but for the last bits of what is taken apart."""
+    if name in TAKEN_APART:
+        return found.shape == expected.shape and relative(found, expected) <= LAST_BITS[expected.dtype]
+    return torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(("name", "dtype", "seed"), CASES)
@@ -29,14 +39,14 @@ def test_scores_are_the_models_bit_for_bit(name: str, dtype: torch.dtype, seed: 
     factory, shapes = AWKWARD[name]
     model, inputs = factory().to(dtype), example(shapes, seed, dtype)
     trace = record(model, *inputs)
-    assert torch.equal(trace.scores, plain(model, *inputs))
+    assert alike(name, trace.scores, plain(model, *inputs))
     assert trace.scores.dtype == dtype
     with torch.no_grad():
         ordinary = logits(model(*[x.clone() for x in inputs]))
     if name in OTHER_KERNELS:
         assert relative(trace.scores, ordinary) <= 1e-6
     else:
-        assert torch.equal(trace.scores, ordinary)
+        assert alike(name, trace.scores, ordinary)
     assert not trace.strangers
 
 
@@ -53,8 +63,8 @@ def test_every_layer_and_call_is_a_true_copy(name: str) -> None:
             if path.startswith(("a.parametrizations", "b.parametrizations")):  # weights come from no input
                 assert values == ()
                 continue
-            assert [torch.equal(v.data, t) for v, t in zip(values, tensors, strict=True)] == [True] * len(tensors)
-            assert torch.equal(trace.at(path, number).data, tensors[0])
+            assert [alike(name, v.data, t) for v, t in zip(values, tensors, strict=True)] == [True] * len(tensors)
+            assert trace.at(path, number) is values[0]
             assert trace.at(f"{path}#{number}") is values[0]
 
 
@@ -92,7 +102,7 @@ def test_channels_last_is_contiguous(name: str) -> None:
             record(model, *other)
         return
     last = record(model, *other)
-    assert torch.equal(last.scores, plain(model, *other))
+    assert alike(name, last.scores, plain(model, *other))
     if name not in LAYOUT_MATTERS:
         flat = record(model, *inputs)
         assert relative(last.scores, flat.scores) <= 1e-5

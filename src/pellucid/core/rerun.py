@@ -205,9 +205,11 @@ class Rerun:
         read_at, read = [tuple(low for low, _ in one) for one in needed], tuple(size for _, size in needed[0])
         windows = {}
         for value in step.node.inputs:
-            space = self.space.get(value)
+            space, patch = self.space.get(value), patches.get(value)
+            if patch is not None and patch.sizes == read and patch.starts == read_at:
+                windows[value] = patch.data  # what was recorded around it is not read, so it need not be laid out
+                continue
             base = self._base(value)
-            patch = patches.get(value)
             windows[value] = base if space is None else cut(base, patch, space, read_at, read, found.beyond)
         out = found.run(windows, starts, sizes)
         for value, tensor in zip(step.outputs, [out] if isinstance(out, Tensor) else list(out), strict=False):

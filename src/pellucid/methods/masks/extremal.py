@@ -43,7 +43,7 @@ def extremal_perturbation(
     ] = "preserve",
     steps: Annotated[int, "steps of the search, each with one gradient for every area"] = 100,
     fill: Annotated[Any, "what is seen where a picture is hidden: auto (blur), another fill, or a tensor"] = "auto",
-    cells: Annotated[int, "parameters of a mask along the shortest side"] = 16,
+    cells: Annotated[int, "parameters of a mask along the shortest side; 0 is 16, or as many as fit"] = 0,
     radius_fraction: Annotated[float, "radius of a mask's dots, as a fraction of the shortest side"] = 0.08,
     jitter_fraction: Annotated[float, "largest random shift of the picture, as a fraction of its shortest side"] = 0.03,
     rate: Annotated[float, "how far a parameter moves in a step"] = 0.05,
@@ -64,7 +64,7 @@ def extremal_perturbation(
         MethodError: a score that is no number.
     """
     chosen, space = areas_of(areas), case.x.shape[2:]
-    inside_image(cells, case)
+    cells = inside_image(cells, 16, case)
     check_search(steps, rate, jitter_fraction)
     if not 0 < radius_fraction <= 0.5:
         raise SettingError(f"radius_fraction={radius_fraction}; use a number above 0 and at most 0.5")

@@ -85,11 +85,14 @@ def whole(name: str, value: int, low: int, high: int) -> None:
         raise SettingError(f"{name}={value}; use {low:,} to {high:,}")
 
 
-def inside_image(cells: int, case: Case) -> None:
-    """
+def inside_image(cells: int, usual: int, case: Case) -> int:
+    """How many cells a grid has along the shortest side: those asked for, or the usual ones as far as they fit.
+
     Raises:
         SettingError: a grid of fewer than two cells, or finer than the image's pixels.
     """
     shortest = min(case.x.shape[2:])
-    if not 2 <= cells <= shortest:
+    chosen = cells or min(usual, shortest)
+    if not 2 <= chosen <= shortest:
         raise SettingError(f"cells={cells}; the shortest side of the input has {shortest} px, so use 2 to {shortest}")
+    return chosen

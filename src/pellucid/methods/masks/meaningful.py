@@ -40,7 +40,7 @@ def meaningful_perturbation(
     power: Annotated[float, "β of the total variation"] = 3.0,
     steps: Annotated[int, "steps of the search, one gradient each"] = 150,
     fill: Annotated[Any, "what is seen where a picture is hidden: auto (blur), another fill, or a tensor"] = "auto",
-    cells: Annotated[int, "parameters of the mask along the shortest side"] = 10,
+    cells: Annotated[int, "parameters of the mask along the shortest side; 0 is 10, or as many as fit"] = 0,
     blur_fraction: Annotated[float, "standard deviation of the mask's blur, as a fraction of the shortest side"] = 0.02,
     jitter_fraction: Annotated[float, "largest random shift of the picture, as a fraction of its shortest side"] = 0.03,
     rate: Annotated[float, "how far a parameter moves in a step"] = 0.05,
@@ -57,7 +57,7 @@ def meaningful_perturbation(
         MethodError: a score that is no number.
     """
     _check(area_price, edge_price, power, blur_fraction)
-    inside_image(cells, case)
+    cells = inside_image(cells, 10, case)
     check_search(steps, rate, jitter_fraction)
     paint, space = one_paint(case, fill), case.x.shape[2:]
     shortest = min(space)

@@ -35,7 +35,7 @@ def rise(
     case: Case,
     *,
     samples: Annotated[int, "number of masks"] = 2000,
-    cells: Annotated[int, "cells of a mask's grid along each axis"] = 7,
+    cells: Annotated[int, "cells of a mask's grid along each axis; 0 is 7, or as many as fit"] = 0,
     keep_fraction: Annotated[float, "probability that a cell is kept, p"] = 0.5,
     fill: Annotated[
         Any, "what is seen where a mask hides: zero, black, grey, blur, several joined by +, or a tensor"
@@ -54,7 +54,7 @@ def rise(
         SettingError: fewer than two samples, a grid finer than the image, a probability not between 0 and 1.
         MethodError: a score that is no number.
     """
-    _check(case, samples, cells, keep_fraction)
+    cells = _check(case, samples, cells, keep_fraction)
     paints = soft_paints(case, fill)
     like = exact_enough(case.x)
     masks = RandomGrids(case.x.shape[2:], cells, keep_fraction, case.seed, like)
@@ -73,11 +73,11 @@ def rise(
     return maps[0]
 
 
-def _check(case: Case, samples: int, cells: int, keep_fraction: float) -> None:
+def _check(case: Case, samples: int, cells: int, keep_fraction: float) -> int:
     whole("samples", samples, 2, MOST)
-    inside_image(cells, case)
     if not 0 < keep_fraction < 1:
         raise SettingError(f"keep_fraction={keep_fraction}; use a number between 0 and 1, such as 0.5")
+    return inside_image(cells, 7, case)
 
 
 def _asked(case: Case, masks: RandomGrids, paints: list[Tensor], samples: int) -> Float[Tensor, "b fills samples"]:
