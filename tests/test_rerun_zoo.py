@@ -19,10 +19,10 @@ EXACT = 1e-5  # of the largest change; float64 leaves far less, but for networks
 
 
 def check_reruns(net: nn.Module, x: Tensor, rerun: bool = True) -> None:
-    """Four random boxes of the turned picture: incremental and whole reruns against the module, in float64."""
+    """Four random boxes of the turned negative: incremental and whole reruns against the module, in float64."""
     net, x = net.double(), x.double()
     trace = record(net, x)
-    edits = Boxed(x, x.flip(-1, -2), boxes_in(tuple(x.shape[2:]), 4, seed=x.shape[-1], largest=16))
+    edits = Boxed(x, 0.5 - x.flip(-1, -2), boxes_in(tuple(x.shape[2:]), 4, seed=x.shape[-1], largest=16))
     with torch.no_grad():
         expected = torch.stack([zoo.class_score(net(edits.inputs([i]))) for i in range(4)])
     found = answers(trace, edits, logit(1), plan="incremental")
