@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.core.chunks import out_of_memory
 from pellucid.core.errors import PellucidError, TraceError
 from pellucid.core.modules import ModuleWatch, function_names
 from pellucid.core.patterns import recognise
@@ -77,10 +78,8 @@ def _forward(module: nn.Module, args: Any, named: dict[str, Any], recorder: Reco
     try:
         with recorder:
             return module(*args, **named)
-    except (PellucidError, torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:
-        if "can't allocate memory" in str(error):
+        if isinstance(error, PellucidError) or out_of_memory(error):
             raise
         shapes = ", ".join(str(tuple(v.data.shape)) for v in recorder.inputs)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

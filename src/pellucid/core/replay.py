@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from pellucid.core.chunks import out_of_memory
 from pellucid.core.errors import TraceError
 from pellucid.core.storages import Geometry, conform
 from pellucid.core.trace import Node, Trace, Value, below_autograd, plainly
@@ -67,10 +67,8 @@ def _laid_out(tensor: Tensor, like: Value) -> Tensor:
 def _run(node: Node, values: Mapping[Value, Tensor]) -> list[Tensor]:
     try:
         out = node.run(values)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except (RuntimeError, IndexError, ValueError) as error:
-        if "can't allocate memory" in str(error):
+        if out_of_memory(error):
             raise
         where = f"{node.name} in {node.path or 'the network'}"
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -96,7 +96,7 @@ class Question:
         return Runner("full", run, each if plain else 4 * each, trusted=True)
 
     def _forward(self, which: Sequence[int]) -> Tensor:
-        args, kwargs = self._others(len(which))
+        args, kwargs = further_arguments(self.trace, [self.row] * len(which))
         with preserved(self.trace.module), torch.no_grad():
             output = main_output(self.trace.module(self.edits.inputs(which), *args, **kwargs))[0]
         if output is None:
@@ -115,7 +115,7 @@ class Question:
         if buffers and any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
             return False
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        args, kwargs = self._others(1)
+        args, kwargs = further_arguments(self.trace, [self.row])
         x = self.trace.inputs[0].data[self.row : self.row + 1].clone()
         with preserved(module), torch.no_grad():
             output = main_output(torch.func.functional_call(module, copies, (x, *args), kwargs))[0]
@@ -125,7 +125,7 @@ class Question:
         return output.shape == recorded.shape and difference(output, recorded) <= bound(output.dtype)
 
     def _recorded(self, which: Sequence[int]) -> Tensor:
-        args, kwargs = self._others(len(which))
+        args, kwargs = further_arguments(self.trace, [self.row] * len(which))
         again = record(self.trace.module, self.edits.inputs(which), *args, **kwargs)
         return self._read(self.readout.value(again).data)
 
@@ -136,12 +136,6 @@ class Question:
         wanted = self.readout.value(self.trace)
         found = replayed(self.trace, edits={self.place: data}).get(wanted, wanted.data)
         return self.readout.read(found, list(range(self.trace.batch)))[self.row : self.row + 1]
-
-    def _others(self, count: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The network's further arguments, repeated to go with the edits."""
-        args, kwargs = filled(self.trace.arguments)
-        rows, batch = [self.row] * count, self.trace.batch
-        return tuple(of_rows(a, rows, batch) for a in args[1:]), {k: of_rows(v, rows, batch) for k, v in kwargs.items()}
 
     def _read(self, tensor: Tensor) -> Tensor:
         return self.readout.read(tensor, [self.row] * len(tensor))
@@ -156,10 +150,15 @@ def prepared(trace: Trace, place: Value, end: Value, row: int, half: bool) -> Re
     return kept[1]
 
 
-def of_rows(argument: Any, rows: Sequence[int], batch: int) -> Any:
-    """A further argument of the network, one row for each of these images where it has one per image."""
-    per_image = isinstance(argument, Tensor) and argument.dim() > 0 and argument.shape[0] == batch
-    return argument[list(rows)] if per_image else argument
+def further_arguments(trace: Trace, rows: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the network takes besides the first input, repeated to go with variants of these images."""
+
+    def of_rows(argument: Any) -> Any:
+        per_image = isinstance(argument, Tensor) and argument.dim() > 0 and argument.shape[0] == trace.batch
+        return argument[list(rows)] if per_image else argument
+
+    args, kwargs = filled(trace.arguments)
+    return tuple(map(of_rows, args[1:])), {name: of_rows(value) for name, value in kwargs.items()}
 
 
 def difference(mine: Tensor, theirs: Tensor) -> float:

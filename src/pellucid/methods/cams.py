@@ -3,6 +3,7 @@
 `A` is the layer's output `(b, k, ...)`, `G = ∂ S_c / ∂ A`; every map comes back on the layer's own grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -255,6 +256,10 @@ def eigen_grad_cam(case: Case) -> Float[Tensor, "b *space"]:
 )
 def guided_grad_cam(case: Case) -> Float[Tensor, "b c *space"]:
     """`M = guided backprop ⊙ upsampled Grad-CAM` (multilinear, cell centres aligned)."""
-    coarse = grad_cam.run(case)[:, None]
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[coarse.dim() - 2]
-    return case.pull(GUIDED) * F.interpolate(coarse, case.x.shape[2:], mode=mode, align_corners=False)
+    return case.pull(GUIDED) * enlarged(grad_cam.run(case)[:, None], case.x.shape[2:])
+
+
+def enlarged(maps: Float[Tensor, "b k *cells"], space: Sequence[int]) -> Float[Tensor, "b k *space"]:
+    """Maps on the grid of the input: multilinear, cell centres aligned."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[maps.dim() - 2]
+    return F.interpolate(maps, tuple(space), mode=mode, align_corners=False)

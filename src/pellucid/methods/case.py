@@ -18,10 +18,10 @@ from pellucid.core.progress import Progress
 from pellucid.core.pull import EXACT, Rules, Walk
 from pellucid.core.receipt import Check
 from pellucid.core.record import record
-from pellucid.core.runners import Readout, of_rows
+from pellucid.core.runners import Readout, further_arguments
 from pellucid.core.tables import Table
 from pellucid.core.target import Target
-from pellucid.core.trace import Trace, Value, bytes_held, filled
+from pellucid.core.trace import Trace, Value, bytes_held
 from pellucid.images.placement import Placement
 from pellucid.images.transforms import Preprocess
 from pellucid.methods.passes import agree, eligible, module_gradients, tried_gradients
@@ -212,7 +212,7 @@ class Case:
     def gradients(self, x: Tensor, rows: list[int], rules: Rules = EXACT) -> tuple[Tensor, Tensor]:
         """`∂ score / ∂ x` (or what arrives under other rules) and the scores for new inputs."""
         if rules is EXACT and self._autograd_agrees(x[:1], rows[:1]):
-            found = module_gradients(self.trace, self.target, x, self._others(rows), rows)
+            found = module_gradients(self.trace, self.target, x, further_arguments(self.trace, rows), rows)
             if found is not None:
                 return found
         return self._recorded_gradients(x, rows, rules)
@@ -222,7 +222,7 @@ class Case:
         if self.walks.autograd_agrees is None:
             agrees = False
             if eligible(self.trace, self.target):
-                theirs = tried_gradients(self.trace, self.target, x, self._others(rows), rows)
+                theirs = tried_gradients(self.trace, self.target, x, further_arguments(self.trace, rows), rows)
                 agrees = theirs is not None and agree(self._recorded_gradients(x, rows, EXACT)[0], theirs[0])
             self.walks.autograd_agrees = agrees
         return self.walks.autograd_agrees
@@ -280,11 +280,5 @@ class Case:
         return self.target.score(self._record(x, rows), rows)
 
     def _record(self, x: Tensor, rows: list[int]) -> Trace:
-        args, kwargs = self._others(rows)
+        args, kwargs = further_arguments(self.trace, rows)
         return record(self.trace.module, x, *args, **kwargs)
-
-    def _others(self, rows: list[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The network's further arguments, repeated to go with the variants."""
-        args, kwargs = filled(self.trace.arguments)
-        batch = self.trace.batch
-        return tuple(of_rows(a, rows, batch) for a in args[1:]), {k: of_rows(v, rows, batch) for k, v in kwargs.items()}

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from pellucid.core.preserve import preserved
 from pellucid.core.record import main_output
+from pellucid.core.runners import SAME, difference
 from pellucid.core.target import Target, class_scores
 from pellucid.core.trace import Trace
-
-SAME = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
 def module_gradients(
@@ -68,7 +67,4 @@ def eligible(trace: Trace, target: Target) -> bool:
 
 def agree(mine: Tensor, theirs: Tensor | None) -> bool:
     """Whether two gradients are the same up to rounding."""
-    if theirs is None:
-        return False
-    size = mine.abs().max().clamp(min=torch.finfo(mine.dtype).tiny)
-    return bool((mine - theirs).abs().max() <= SAME[mine.dtype] * size)
+    return theirs is not None and difference(theirs, mine) <= SAME[mine.dtype]

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from pellucid.core.edits import Masked
 from pellucid.core.layout import layout
-from pellucid.methods.cams import COARSE, layer_doctor
+from pellucid.methods.cams import COARSE, enlarged, layer_doctor
 from pellucid.methods.case import Case
 from pellucid.methods.registry import method
 
@@ -38,11 +37,10 @@ def score_cam(case: Case, *, weights: Weighing = "softmax") -> Float[Tensor, "b 
     """
     A, x = case.activation(), case.x
     channels = A.shape[1]
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[A.dim() - 2]
 
     def masks(which: Sequence[int]) -> Tensor:
         picked = A[[i // (channels + 1) for i in which], [min(i % (channels + 1), channels - 1) for i in which]]
-        large = F.interpolate(picked[:, None], x.shape[2:], mode=mode, align_corners=False)[:, 0]
+        large = enlarged(picked[:, None], x.shape[2:])[:, 0]
         low, high = large.flatten(1).amin(1), large.flatten(1).amax(1)
         empty = torch.tensor([i % (channels + 1) == channels for i in which], device=x.device)
         shape = (-1, *[1] * (x.dim() - 2))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.core.edits import covered
 from pellucid.core.errors import SettingError
-from pellucid.images.fills import Fill, fills
+from pellucid.images.fills import fills
 from pellucid.images.regions import Regions
 from pellucid.methods.case import Case
 from pellucid.methods.covering import Paint, paint_of, regions_of
@@ -52,7 +52,7 @@ def covering(case: Case, image: int, regions: Regions, fill: Any) -> Game:
 
 
 def _paint(case: Case, image: int, labels: Int64[Tensor, "*space"], fill: Any) -> Paint:
-    """What covers one image. Means are taken of the inputs: normalising keeps them, so no preprocessing is needed."""
+    """What covers one image. Regions' means are taken of the inputs, since normalising keeps them."""
     x = case.x[image : image + 1]
     if isinstance(fill, str) and fill.strip() == "region_mean":
         return region_means(x[0], labels)[None]
@@ -60,9 +60,6 @@ def _paint(case: Case, image: int, labels: Int64[Tensor, "*space"], fill: Any) -
     if more:
         names = ", ".join(one.name for one in (chosen, *more))
         raise SettingError(f"{1 + len(more)} fills came ({names}); this method takes one at a time")
-    if chosen.name == "mean" and case.preprocess is None:
-        mean = x[0].flatten(1).mean(1).view(-1, *[1] * labels.dim())
-        return paint_of(case, Fill.given(mean.expand_as(x[0])), image)
     return paint_of(case, chosen, image)
 
 
