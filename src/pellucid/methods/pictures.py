@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from pellucid.core.errors import ModelError
+from pellucid.core.errors import ImageError, ModelError
 from pellucid.images.decode import Picture, decode
 from pellucid.images.placement import Placement
 from pellucid.images.transforms import Preprocess
@@ -44,6 +45,27 @@ def prepared(model: Model, image: ImageLike) -> Shown:
     ready = model.preprocess(picture)
     x = model.preprocess.normalise(ready.pixels[None])[0]
     return Shown(picture, ready.placement, x, (*model.notes, *picture.notes, *ready.notes))
+
+
+def one_image(model: Model, image: Any) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
+    """One image as the network gets it `(c, …)`, as people see it, where the first lies on the second, and notes."""
+    if isinstance(image, Tensor):
+        return _from_tensor(model, image)
+    one = prepared(model, image)
+    return one.x, one.picture, one.placement, one.notes
+
+
+def _from_tensor(model: Model, x: Tensor) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
+    if x.dim() not in (3, 4, 5) or len(x) != 1 or not x.is_floating_point() or 0 in x.shape:
+        raise ImageError(
+            f"a tensor of shape {tuple(x.shape)} and {x.dtype} came; give the floating inputs of one picture, "
+            "(1, c, h, w), and ask about each picture alone"
+        )
+    x = x.detach()[0]
+    if x.dim() != 3:
+        return x, None, None, model.notes
+    picture = Picture(seen(x, model.preprocess), "input")
+    return x, picture, Placement.identity(*x.shape[1:]), model.notes
 
 
 def seen(x: Float[Tensor, "c h w"], preprocess: Preprocess | None) -> UInt8[np.ndarray, "h w 3"]:

@@ -4,8 +4,6 @@ Nothing is loaded from anywhere: script, style, pictures and data are in the pag
 the rest. Facts are written as HTML here; the script draws maps from the data block and serves the controls.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from math import isfinite
@@ -21,6 +19,7 @@ from pellucid.render import bars, paint
 from pellucid.render.datablock import GRID_CELLS, PERCENTILES, PICTURE_PX, data_block, embed, picture_key, picture_uri
 from pellucid.render.explanation import Explanation
 from pellucid.render.extras import MOST_STILLS, Still, scales, stills
+from pellucid.render.leaf import allowed
 from pellucid.render.notebook import data_uri, escape
 from pellucid.render.sentence import (
     alt_text,
@@ -70,7 +69,7 @@ def page(explanations: Sequence[Explanation], title: str) -> str:
     groups = _grouped(numbered, lambda one: picture_key(one.picture))
     return Template(_asset("report.html")).substitute(
         title=escape(title),
-        policy=f"script-src '{_hash(script)}'; style-src '{_hash(style)}'",
+        policy=f"script-src '{allowed(script)}'; style-src '{allowed(style)}'",
         style=style,
         script=script,
         clips="".join(_option(i, p) for i, p in enumerate(PERCENTILES)),
@@ -280,10 +279,6 @@ def _option(index: int, percentile: float) -> str:
     chosen = " selected" if percentile == 98 else ""
     words = "largest value" if percentile == 100 else f"percentile {percentile:g}"
     return f'<option value="{index}"{chosen}>{words}</option>'
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _asset(name: str) -> str:

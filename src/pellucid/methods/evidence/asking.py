@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pellucid.core.edits import Edits
-from pellucid.core.errors import ImageError, MethodError, SettingError, TraceError
+from pellucid.core.errors import MethodError, SettingError, TraceError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.receipt import Receipt
 from pellucid.core.record import record
@@ -80,7 +80,7 @@ def asked_about(
     model = load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
     if not 0 <= seed < LARGEST_SEED:
         raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
-    x, picture, placement, notes = prepared(model, image)
+    x, picture, placement, notes = pictures.one_image(model, image)
     x = x[None].to(pictures.home_of(model.module))
     try:
         trace = record(model.module, x)
@@ -97,27 +97,6 @@ def asked_about(
         )  # fmt: skip
         before = _finite(watched.read(watched.value(trace).data, [0]).cpu())[0]
         yield Asked(model, picture, placement, case, watched, before, notes)
-
-
-def prepared(model: Model, image: Any) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
-    """One image as the network gets it `(c, …)`, as people see it, where the first lies on the second, and notes."""
-    if isinstance(image, Tensor):
-        return _from_tensor(model, image)
-    one = pictures.prepared(model, image)
-    return one.x, one.picture, one.placement, one.notes
-
-
-def _from_tensor(model: Model, x: Tensor) -> tuple[Tensor, Picture | None, Placement | None, tuple[str, ...]]:
-    if x.dim() not in (3, 4, 5) or len(x) != 1 or not x.is_floating_point() or 0 in x.shape:
-        raise ImageError(
-            f"a tensor of shape {tuple(x.shape)} and {x.dtype} came; give the floating inputs of one picture, "
-            "(1, c, h, w), and ask about each picture alone"
-        )
-    x = x.detach()[0]
-    if x.dim() != 3:
-        return x, None, None, model.notes
-    picture = Picture(pictures.seen(x, model.preprocess), "input")
-    return x, picture, Placement.identity(*x.shape[1:]), model.notes
 
 
 def _finite(scores: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from pellucid.images.decode import Picture
 from pellucid.images.placement import Placement
 from pellucid.methods.evidence.parting import Between
 from pellucid.methods.evidence.region_sets import Change, MinimalSets, RegionSet
-from pellucid.methods.evidence.sheet import FAINT, INK, Panel, sheet
 from pellucid.methods.evidence.verdict import Evidence, Reply
 from pellucid.render.colours import DIVERGING
 from pellucid.render.sentence import share_text
+from pellucid.render.sheet import FAINT, INK, Panel, sheet
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 LARGE_PX, SMALL_PX = 336, 156

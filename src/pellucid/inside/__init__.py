@@ -1,0 +1,1 @@
+"""What does this layer or unit look for?"""
