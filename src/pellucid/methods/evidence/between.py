@@ -15,10 +15,10 @@ from pellucid.core.errors import ImageError, SettingError
 from pellucid.core.progress import Progress
 from pellucid.images.placement import Placement
 from pellucid.images.regions import regions
-from pellucid.methods.evidence.asking import Asked, asked_about, prepared
+from pellucid.methods.evidence.asking import Asked, asked_about
 from pellucid.methods.evidence.parting import Between, Pair
 from pellucid.methods.evidence.symptoms import only_mask
-from pellucid.methods.pictures import seen
+from pellucid.methods.pictures import one_image, seen
 from pellucid.models.model import Model, wrap
 from pellucid.models.resolve import load
 
@@ -144,7 +144,7 @@ def _check_sizes(x: Sequence[Tensor]) -> None:
 def _pool(model: Model, given: list[Any], what: str) -> Pool:
     if not given:
         raise ImageError(f"no {what} came; give at least one")
-    found = [prepared(model, one) for one in given]
+    found = [one_image(model, one) for one in given]
     names = (picture.name if picture else "input" for _, picture, _, _ in found)
     numbered = (name if name not in ("input", "array", "image") else f"{name} {i}" for i, name in enumerate(names))
     return Pool(tuple(x.cpu() for x, _, _, _ in found), tuple(numbered), tuple(place for _, _, place, _ in found))
