@@ -63,7 +63,7 @@ def test_units_that_do_not_exist_are_refused(net, name, words):
 def test_a_layer_without_maps_is_refused_where_maps_are_wanted(net):
     inside = opened(net, torch.rand(1, 3, 8, 9))
     assert inside.spatial("0") == "0"
-    with pytest.raises(LayerError, match='layer "4" has no maps.*the last layer with maps is "1"'):
+    with pytest.raises(LayerError, match=r'layer "4" has no maps.*the last layer with maps is "1"'):
         inside.spatial("4")
 
 
