@@ -19,6 +19,7 @@ LIBRARIES = {
     "zennit": "zennit",
     "lime": "lime.lime_image",
     "shap": "shap",
+    "torch-lucent": "lucent.optvis.render",
 }
 TUNED_BATCH = 8
 Run = Callable[[Network], Any]

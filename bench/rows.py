@@ -5,6 +5,7 @@ from typing import Any
 
 import peers
 import whatif
+import within
 from nets import Network
 from peers import Contender
 from torch import Tensor
@@ -166,10 +167,11 @@ def _engine() -> list[Row]:
     ]
 
 
-_ALL = (*_gradients(), *_cams(), *_others(), *_sampled(), *_relevance(), *_shared(), *_engine(), *whatif.rows())
+_FAMILIES = (_gradients, _cams, _others, _sampled, _relevance, _shared, _engine, whatif.rows, within.rows)
+_ALL = [row for family in _FAMILIES for row in family()]
 ROWS: dict[str, Row] = {r.name: r for r in _ALL}
 STARTUP = ("import pellucid", "pellucid --help")
-GROUPS = ("single", "sampled", "relevance", "whatif", "shared", "engine", "startup")
+GROUPS = ("single", "sampled", "relevance", "whatif", "inside", "shared", "engine", "startup")
 
 
 def chosen(words: str) -> tuple[list[Row], bool]:
