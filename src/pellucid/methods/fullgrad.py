@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from pellucid.core.derivatives import Grads, argument, exact
 from pellucid.core.layout import UNKNOWN, layout
+from pellucid.core.operations import KINDS
 from pellucid.core.pull import Rules, Walk
 from pellucid.core.receipt import Check
+from pellucid.core.target import Target
 from pellucid.core.trace import Node, Trace, Value
 from pellucid.methods.case import Case
 from pellucid.methods.gradients import SMOOTH
@@ -19,7 +21,9 @@ from pellucid.methods.registry import Verdict, method
 CLOSED = 1e-3
 HOMOGENEOUS = frozenset({"view", "average_pool", "max_pool", "dropout"})
 IN_PLACE = frozenset({"rectifier", "squash", "clamp", "scale", "sum", "norm"})
+BIASED = frozenset({"batch_norm", "linear"}) | KINDS["convolution"]
 ROUNDING = 16.0
+INPUT, TARGET = "input", "target"
 
 
 def _doctor(trace: Trace) -> Verdict:
@@ -52,44 +56,98 @@ def fullgrad(case: Case) -> Float[Tensor, "b *space"]:
     linear part count as biases (the paper's implicit biases); shares without positions or with unknown axes are
     left out of the map but not of the receipt's completeness, `S = x·∇S + Σ f^b`.
     """
-    places = layout(case.trace)
-    used = (v for node in case.trace.nodes for v in (*node.inputs, *node.outputs) if v is not None and v.differentiable)
+    found = _collected(case.trace, case.target)
+    _completeness(case, sum(found.totals.values(), torch.zeros_like(case.score()).double()))
+    return found.heat
+
+
+def layer_shares(trace: Trace, target: Target) -> dict[str, Float[Tensor, "b"]]:
+    """The input's share of the score, and the share that the biases of each layer add: `S = x·∇S + Σ_layers b·∂S/∂b`.
+
+    BatchNorm's shift `β − μγ/σ`, and what a smooth operation adds to its local linear part, count as biases of the
+    layer in which they happen; the sum over all shares is the score.
+
+    Args:
+        trace: a recording of b images.
+        target: the score that is taken apart.
+
+    Returns:
+        For each name a share of each image, in units of the score and double precision: `"input"` (`"input#1"` for a
+        second input), the module path of each layer that adds something (`""` for the network's own forward, all
+        calls of a layer together), and `"target"` where the score is no linear function of what it is read from. A
+        module that is itself called `input` or `target` has ` (layer)` behind its name.
+
+    Example:
+        >>> from pellucid.core.record import record
+        >>> from pellucid.core.target import logit
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+        >>> shares = layer_shares(record(net, torch.ones(3, 1, 2, 2)), logit(1))
+        >>> list(shares), torch.allclose(shares["1"].float(), net[1].bias[1].detach())
+        (['input', '1'], True)
+
+    Source: Srinivas & Fleuret 2019, arXiv:1905.00780, proposition 1 and section 3.1.
+    """
+    found = _collected(trace, target).totals
+    inputs = [_of_input(number) for number in range(len(trace.inputs))]
+    order = dict.fromkeys([*inputs, *map(_of_layer, trace.layers), "", *found])
+    return {name: found[name] for name in order if name in found and (name == INPUT or bool(found[name].any()))}
+
+
+def _of_input(number: int) -> str:
+    return f"{INPUT}#{number}" if number else INPUT
+
+
+def _of_layer(path: str) -> str:
+    return f"{path} (layer)" if path in (INPUT, TARGET) else path
+
+
+def _collected(trace: Trace, target: Target) -> "_Shares":
+    """The shares of all images; image by image where the axes of a batch get lost on the way."""
+    places = layout(trace)
+    used = (v for node in trace.nodes for v in (*node.inputs, *node.outputs) if v is not None and v.differentiable)
     known = all(places.get(v, UNKNOWN).batch is not None for v in used)
-    parts = [None] if known or case.trace.batch == 1 else list(range(case.trace.batch))
-    shares = [_shares(case, only) for only in parts]
-    _completeness(case, sum((s.total for s in shares[1:]), shares[0].total))
-    return sum((s.heat for s in shares[1:]), shares[0].heat)
+    parts = [None] if known or trace.batch == 1 else list(range(trace.batch))
+    found = _walked(trace, target, parts[0])
+    for only in parts[1:]:
+        found.join(_walked(trace, target, only))
+    score = target.score(trace)
+    found.put(TARGET, _beyond_rounding(score, [found.seeded.to(score)]).double())
+    return found
 
 
-def _shares(case: Case, only: int | None) -> "_Shares":
-    """One walk that collects the shares of all images, or of one where the axes of a batch get lost on the way."""
-    found = _Shares(case, only)
-    walk = Walk(case.trace, found.seeds(), Rules("fullgrad", default=found.rule))
-    found.add(case.x * walk.input(), case.trace.inputs[0])
-    for number, other in list(enumerate(case.trace.inputs))[1:]:
+def _walked(trace: Trace, target: Target, only: int | None) -> "_Shares":
+    """One walk that collects the shares of all images, or of one."""
+    found = _Shares(trace, target, only)
+    walk = Walk(trace, found.seeds(), Rules("fullgrad", default=found.rule))
+    found.add(INPUT, trace.inputs[0].data * walk.input(), trace.inputs[0])
+    for number, other in list(enumerate(trace.inputs))[1:]:
         if other.differentiable:
-            found.total += found.numbers(other.data * walk.input(number), other)
+            found.put(_of_input(number), found.numbers(other.data * walk.input(number), other))
     return found
 
 
 @dataclass(eq=False)
 class _Shares:
-    """Sums up shares: on the grid of the input (`heat`) and in all (`total`)."""
+    """Sums up shares: on the grid of the input (`heat`), by where they come from (`totals`)."""
 
-    case: Case
+    trace: Trace
+    target: Target
     only: int | None
 
     def __post_init__(self) -> None:
-        x = self.case.x
+        x = self.trace.inputs[0].data
         self.heat = torch.zeros(len(x), *x.shape[2:], dtype=x.dtype, device=x.device)
-        self.total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        self.places = layout(self.case.trace)
+        self.totals: dict[str, Tensor] = {}
+        self.seeded = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        self.places = layout(self.trace)
 
     def seeds(self) -> dict[Value, Tensor]:
-        starts = dict(self.case.target.seeds(self.case.trace))
-        if self.only is None:
-            return starts
-        return {v: _only(s, self.only) for v, s in starts.items()}
+        starts = dict(self.target.seeds(self.trace))
+        if self.only is not None:
+            starts = {v: _only(s, self.only) for v, s in starts.items()}
+        for value, seed in starts.items():
+            self.seeded += self.numbers(seed * value.data, value)
+        return starts
 
     def rule(self, node: Node, grads: Grads) -> Grads:
         """The exact derivative; on the way it takes down what the operation adds to its linear part."""
@@ -102,28 +160,38 @@ class _Shares:
         """`g ⊙ y − Σ J^T g ⊙ x`: elementwise where output and inputs share a grid, else as numbers."""
         outs = [(g * v.data, v) for g, v in zip(grads, node.outputs, strict=True) if g is not None and v is not None]
         backs = [(s * v.data, v) for s, v in zip(sent, node.inputs, strict=True) if s is not None]
-        bias = _bias(node)
+        name, bias = _of_layer(node.path), _bias(node)
         if bias is not None and grads[0] is not None:
-            self.add(grads[0] * bias, node.output)
+            self.add(name, grads[0] * bias, node.output)
         elif _stays_in_place(node) and len(outs) == 1 and backs and all(b.shape == outs[0][0].shape for b, _ in backs):
-            self.add(_beyond_rounding(outs[0][0], [b for b, _ in backs]), node.output)
+            self.add(name, _beyond_rounding(outs[0][0], [b for b, _ in backs]), node.output)
         else:
             for sign, terms in ((1, outs), (-1, backs)):
                 for tensor, value in terms:
-                    self.total += sign * self.numbers(tensor, value)
+                    self.put(name, sign * self.numbers(tensor, value))
 
-    def add(self, share: Tensor, value: Value) -> None:
-        self.total += self.numbers(share, value)
+    def put(self, name: str, share: Tensor) -> None:
+        self.totals[name] = self.totals[name] + share if name in self.totals else share
+
+    def add(self, name: str, share: Tensor, value: Value) -> None:
+        self.put(name, self.numbers(share, value))
         batch, channel = self.places.get(value, UNKNOWN)
-        if share.dim() == self.case.x.dim() and batch == 0 and channel is not None:
+        if share.dim() == len(self.trace.inputs[0].shape) and batch == 0 and channel is not None:
             self.heat += _spread(share.movedim(channel, 1), tuple(self.heat.shape[1:]))
 
     def numbers(self, share: Tensor, value: Value) -> Tensor:
         """A share summed up for each image."""
-        axis, count = self.places.get(value, UNKNOWN).batch, len(self.total)
+        axis, count = self.places.get(value, UNKNOWN).batch, self.trace.batch
         if self.only is None and axis is not None and count > 1:
             return share.double().movedim(axis, 0).reshape(count, -1).sum(1)
         return share.double().sum() * (torch.arange(count, device=share.device) == (self.only or 0))
+
+    def join(self, other: "_Shares") -> None:
+        """The shares of other images."""
+        self.heat += other.heat
+        self.seeded += other.seeded
+        for name, share in other.totals.items():
+            self.put(name, share)
 
 
 def _only(seed: Tensor, image: int) -> Tensor:
@@ -147,8 +215,7 @@ def _homogeneous(node: Node) -> bool:
 
 def _bias(node: Node) -> Tensor | None:
     """The bias of a convolution, linear layer or BatchNorm in evaluation, shaped to meet its output."""
-    known = ("batch_norm", "linear", "conv1d", "conv2d", "conv3d")
-    if node.base not in known or len(node.inputs) != 1 or node.args[0] is not node.inputs[0]:
+    if node.base not in BIASED or len(node.inputs) != 1 or node.args[0] is not node.inputs[0]:
         return None
     bias = argument(node, "bias")
     if node.base == "batch_norm":
