@@ -1,0 +1,136 @@
+"""Where the values of each channel lie over a data set: streamed once, in bounded memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from pellucid.core.errors import ImageError, LayerError
+from pellucid.core.progress import Progress, watching
+from pellucid.core.watch import Watch
+from pellucid.images.datasets import pictures
+from pellucid.inside.opened import Opened
+from pellucid.methods.pictures import home_of
+
+LOWER, UPPER = 0.001, 0.999
+BINS = 1024
+BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """The distribution of every channel of one layer over all positions of all pictures.
+
+    Attributes:
+        low, high: the 0.1 and the 99.9 percentile, right to a bin: at most 1/512 of the channel's range.
+        alive: whether the channel is other than zero anywhere.
+        counts, edges: a histogram for each channel.
+        pictures: how many were asked.
+    """
+
+    low: Float64[np.ndarray, "c"]
+    high: Float64[np.ndarray, "c"]
+    alive: Bool[np.ndarray, "c"]
+    counts: Int64[np.ndarray, "c n"]
+    edges: Float64[np.ndarray, "c m"]
+    pictures: int
+
+    def rank(self, channel: int, value: float) -> float:
+        """The fraction of the data set's values that lie below one, right to the values of one bin."""
+        counts, edges = self.counts[channel], self.edges[channel]
+        below = np.concatenate([[0], np.cumsum(counts)]) / max(int(counts.sum()), 1)
+        return float(np.interp(value, edges, below))
+
+
+def spreads(inside: Opened, names: Sequence[str], data: Any, progress: Progress | bool | None) -> dict[str, Spread]:
+    """The spread of each layer over a data set, in one pass; memory does not grow with the number of pictures.
+
+    Args:
+        data: whatever `images.datasets.pictures` takes.
+
+    Raises:
+        ImageError: no picture of the data set can be read.
+    """
+    given = pictures(data, inside.model.preprocess)
+    watch, count = Watch(inside.trace, names), 0
+    found = {name: Histograms(inside.units(name)) for name in names}
+    with watching(progress) as bar, torch.no_grad():
+        bar.expect(len(given))
+        for numbers, x in given.batches(BATCH):
+            for name, output in zip(names, watch(x.to(home_of(inside.model.module))), strict=True):
+                found[name].add(_by_channel(inside, name, output, len(x)))
+            count += len(numbers)
+            bar.advance(len(numbers), "how channels behave over the data set")
+    if not count:
+        why = next(iter(given.failed.values()), "it is empty")
+        raise ImageError(f"no picture of the data set can be used: {why}")
+    return {name: one.spread(count) for name, one in found.items()}
+
+
+def _by_channel(inside: Opened, name: str, output: Tensor, images: int) -> Float[Tensor, "c n"]:
+    if len(output) != images:
+        raise LayerError(f'layer "{name}" mixes the pictures of a batch; leave it out of layers=')
+    return inside.maps(name, output).movedim(1, 0).flatten(1)
+
+
+class Histograms:
+    """One histogram of 1024 bins for each channel, whose range doubles, bins merged in pairs, when values lie outside.
+
+    Example:
+        >>> one = Histograms(1)
+        >>> for start in (0, 100):
+        ...     one.add(torch.arange(start, start + 100.0)[None])
+        >>> one.counts.sum().item(), (one.low <= 0).item(), (one.high >= 199).item()
+        (200, True, True)
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.counts = torch.zeros(channels, BINS, dtype=torch.int64)
+        self.low = self.high = self.least = self.most = torch.empty(0)
+        self.alive = torch.zeros(channels, dtype=torch.bool)
+
+    def add(self, values: Float[Tensor, "c n"]) -> None:
+        """Count further values; those that are not finite are left out."""
+        values = values.detach().double().cpu()
+        usual = torch.isfinite(values)
+        least, most = (
+            torch.where(usual, values, end).aminmax(dim=1)[k] for k, end in enumerate((torch.inf, -torch.inf))
+        )
+        none = ~usual.any(1)
+        self._begin(least.where(~none, 0), most.where(~none, 0))
+        self._widen(least.where(~none, self.low), most.where(~none, self.low))
+        self.least, self.most = torch.minimum(self.least, least), torch.maximum(self.most, most)
+        self.alive |= ((values != 0) & usual).any(1)
+        place = ((values - self.low[:, None]) / (self.high - self.low)[:, None] * BINS).nan_to_num().long()
+        place = place.clamp(0, BINS - 1) + BINS * torch.arange(len(values))[:, None]
+        self.counts += torch.bincount(place[usual], minlength=self.counts.numel()).view_as(self.counts)
+
+    def spread(self, pictures: int) -> Spread:
+        """What was found."""
+        width = (self.high - self.low) / BINS
+        edges = self.low[:, None] + width[:, None] * torch.arange(BINS + 1)
+        below = torch.nn.functional.pad(self.counts.cumsum(1), (1, 0)) / self.counts.sum(1, keepdim=True).clamp(min=1)
+        ends = np.array([np.interp((LOWER, UPPER), b, e) for b, e in zip(below.numpy(), edges.numpy(), strict=True)])
+        low, high = (np.clip(ends[:, k], self.least.numpy(), self.most.numpy()) for k in (0, 1))
+        return Spread(low, high, self.alive.numpy(), self.counts.numpy(), edges.numpy(), pictures)
+
+    def _begin(self, least: Tensor, most: Tensor) -> None:
+        if len(self.low):
+            return
+        room = (most - least).clamp(min=torch.finfo(torch.float32).eps).maximum(1e-6 * least.abs())
+        self.low, self.high, self.least, self.most = least, least + room, least.clone(), most.clone()
+
+    def _widen(self, least: Tensor, most: Tensor) -> None:
+        """Double the ranges that are too narrow until every value lies inside."""
+        while (above := most > self.high).any() or (least < self.low).any():
+            below = (least < self.low) & ~above
+            pairs = self.counts.view(len(self.counts), -1, 2).sum(2)
+            nothing = torch.zeros_like(pairs)
+            up, down = torch.cat([pairs, nothing], 1), torch.cat([nothing, pairs], 1)
+            self.counts = torch.where(above[:, None], up, torch.where(below[:, None], down, self.counts))
+            room = self.high - self.low
+            self.high, self.low = self.high + room * above, self.low - room * below
