@@ -15,7 +15,7 @@ SCAN = Target(times=1 / 0.9, extra_mb=400.0)
 
 def rows() -> list[Row]:
     picture = Row(
-        f"optimised picture, {STEPS} steps", "inside", {"FB": STEPS}, Target(times=1.15, beats_peers=True),
+        f"optimised picture", "inside", {"FB": STEPS}, Target(times=1.15, beats_peers=True),
         (_optimise(), _lucent()), calls=1, long=True,
     )  # fmt: skip
     scans = [
@@ -29,7 +29,7 @@ def _optimise() -> Contender:
     def run(net: Network) -> None:
         import pellucid as pel
 
-        pel.optimise(net.module, f"{net.layer}:{CHANNEL}", size_px=SIDE_PX, steps=STEPS, progress=False)
+        pel.optimise(net.module, f"{net.layer}:{CHANNEL}", image=net.x, steps=STEPS, progress=False)
 
     return Contender("pellucid", run)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pellucid.images.decode import Picture, decode
     from pellucid.images.placement import Placement
     from pellucid.images.transforms import preprocess
+    from pellucid.inside.optimise.making import optimise
+    from pellucid.inside.optimise.optimised import Optimised
     from pellucid.methods import METHODS, Method, method
     from pellucid.methods.books import books
     from pellucid.methods.case import Case
@@ -71,6 +73,8 @@ _HOMES = {
     "images.decode": ("Picture", "decode"),
     "images.placement": ("Placement",),
     "images.transforms": ("preprocess",),
+    "inside.optimise.making": ("optimise",),
+    "inside.optimise.optimised": ("Optimised",),
     "methods": ("METHODS", "Method", "method"),
     "methods.books": ("books",),
     "methods.case": ("Case",),
@@ -115,6 +119,7 @@ __all__ = [
     "Method",
     "MinimalSets",
     "Model",
+    "Optimised",
     "Panel",
     "PellucidError",
     "Picture",
@@ -148,6 +153,7 @@ __all__ = [
     "method",
     "minimal_sets",
     "open",
+    "optimise",
     "preprocess",
     "probability",
     "rank",
