@@ -39,16 +39,24 @@ def deep_lift_walk(
     Raises:
         TraceError: a reference of another shape, or one for which the network's own selection gives other shapes.
     """
-    reference = _reference(trace, reference_input)
-    return _walk(trace, seeds, reference, nonlinearity), reference
+    reference = reference_of(trace, reference_input)
+    return multipliers(trace, seeds, reference, nonlinearity), reference
 
 
-def _walk(trace: Trace, seeds: Mapping[Value, Tensor], reference: Reference, nonlinearity: Nonlinearity) -> Walk:
+def multipliers(
+    trace: Trace, seeds: Mapping[Value, Tensor], reference: Reference, nonlinearity: Nonlinearity = "rescale"
+) -> Walk:
+    """The walk whose arriving tensors are multipliers; for one walk after another with one reference."""
     rules = DeepLiftRules(f"deep_lift {nonlinearity}", reference=reference, nonlinearity=nonlinearity)
     return Walk(trace, seeds, rules)
 
 
-def _reference(trace: Trace, start: Tensor) -> Reference:
+def reference_of(trace: Trace, start: Tensor) -> Reference:
+    """The recording's values for a reference input.
+
+    Raises:
+        TraceError: it has another shape, or the network's own selection gives other shapes for it.
+    """
     values = replayed(trace, *with_first(trace, start))
     other = next((v for v, t in values.items() if t.shape != v.shape), None)
     if other is not None:
@@ -93,13 +101,13 @@ def influence(
     a, b = trace.at(source), trace.at(target)
     if a is b or a not in ancestors(trace, b):
         raise LayerError(f'layer "{target}" does not depend on layer "{source}"; name the earlier layer first')
-    reference, progress = _reference(trace, reference_input), progress or Progress()
+    reference, progress = reference_of(trace, reference_input), progress or Progress()
     (of_a, of_b), columns = (_channel(trace, v) for v in (a, b)), []
     progress.expect(b.shape[of_b])
     for channel in range(b.shape[of_b]):
         seed = torch.zeros(b.shape, dtype=b.dtype, device=b.data.device)
         seed.select(of_b, channel).fill_(1)
-        m = _walk(trace, {b: seed}, replace(reference, revealed={}), nonlinearity).at(a)
+        m = multipliers(trace, {b: seed}, replace(reference, revealed={}), nonlinearity).at(a)
         shares = (m * reference.change(a)).movedim(of_a, 1)
         columns.append(shares.reshape(*shares.shape[:2], -1).sum(2))
         progress.advance(1, f"{source} to {target}")
@@ -132,8 +140,8 @@ def _seeds(case: Case, reference: Reference) -> dict[Value, Tensor]:
 
 def _shared_out(case: Case, start: Tensor, nonlinearity: Nonlinearity) -> tuple[Tensor, Tensor, Reference]:
     """Contributions `m Δx` against one reference, and the change of the score."""
-    reference = _reference(case.trace, start)
-    walk = _walk(case.trace, _seeds(case, reference), reference, nonlinearity)
+    reference = reference_of(case.trace, start)
+    walk = multipliers(case.trace, _seeds(case, reference), reference, nonlinearity)
     heat = walk.input() * (case.x - start)
     value = case.target.value(case.trace)
     rows = list(range(case.trace.batch))

@@ -1,0 +1,149 @@
+"""Matrices and bars as pictures: zero is neutral, limits are printed, every row and column is named."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+
+from pellucid.render import paint
+from pellucid.render.bars import COLD, WARM
+from pellucid.render.sheet import FAINT, INK, shortened
+from pellucid.render.visible import visible
+
+CELL_PX, MOST_WORDS_PX, MARGIN_PX = 16, 150, 12
+LARGEST_PX = 900
+
+
+def matrix_picture(
+    matrix: Float[np.ndarray, "rows columns"],
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    sides: tuple[str, str] = ("", ""),
+    units: str = "",
+    diverging: bool = True,
+    cuts: tuple[Sequence[int], Sequence[int]] = ((), ()),
+) -> Image.Image:
+    """A matrix with its rows and columns named, and its colour bar.
+
+    Args:
+        sides: what the rows are, and what the columns are.
+        units: of the numbers, beside the colour bar.
+        cuts: lines are drawn before these rows and columns.
+    """
+    height, width = matrix.shape
+    cell = max(2, min(CELL_PX, LARGEST_PX // max(height, width, 1)))
+    font = ImageFont.load_default(11)
+    left, top = _room(rows, cell, font), _room(columns, cell, font)
+    end = paint.limit(matrix, 99.5)
+    heat = paint.draw(matrix, end, diverging).resize((width * cell, height * cell), Image.Resampling.NEAREST)
+    wide = max(left + heat.width + 20, 420)
+    heads, feet = _lines(title, wide, ImageFont.load_default(14)), _lines(units, wide, font)
+    x, y = MARGIN_PX + 20 + left, 32 + 18 * len(heads) + top
+    canvas = Image.new("RGB", (wide + 2 * MARGIN_PX, y + heat.height + 62 + 15 * len(feet)), "white")
+    pen = ImageDraw.Draw(canvas)
+    _written(pen, heads, 8, 18, INK, ImageFont.load_default(14))
+    canvas.paste(heat, (x, y))
+    _ruled(pen, (x, y), (heat.width, heat.height), [c * cell for c in cuts[0]], [c * cell for c in cuts[1]])
+    for number, words in enumerate(rows if left else ()):
+        told = shortened(words, left - 6, font)
+        pen.text((x - 5, y + (number + 0.5) * cell), told, fill=INK, font=font, anchor="rm")
+    for number, words in enumerate(columns if top else ()):
+        _upright(canvas, shortened(words, top - 6, font), (x + round((number + 0.5) * cell), y - 4), font)
+    pen.text((x, y - top - 18), visible(sides[1]), fill=FAINT, font=font)
+    if sides[0]:
+        _upright(canvas, visible(sides[0]), (MARGIN_PX + 6, y + min(heat.height, 240)), font, FAINT)
+    canvas.paste(paint.colour_bar(end, diverging, width_px=min(max(heat.width, 160), 256)), (x, y + heat.height + 12))
+    _written(pen, feet, y + heat.height + 50, 15, FAINT, font)
+    return canvas
+
+
+def bar_picture(
+    title: str, names: Sequence[str], values: Sequence[float], errors: Sequence[float], units: str
+) -> Image.Image:
+    """One bar for each name: warm to the right, cold to the left, whiskers of one standard error, numbers printed."""
+    font, line, half = ImageFont.load_default(12), 22, 150
+    room = min(max([round(font.getlength(visible(n))) for n in names], default=0) + 10, 220)
+    most = max([abs(v) + (e if np.isfinite(e) else 0) for v, e in zip(values, errors, strict=True)], default=0) or 1.0
+    wide = room + 2 * half + 190
+    lines = _lines(title, wide - 2 * MARGIN_PX, ImageFont.load_default(14))
+    head = 16 + 18 * len(lines)
+    canvas = Image.new("RGB", (wide, head + line * len(names) + 30), "white")
+    pen, middle = ImageDraw.Draw(canvas), room + 85 + half
+    _written(pen, lines, 8, 18, INK, ImageFont.load_default(14))
+    for number, (name, value, error) in enumerate(zip(names, values, errors, strict=True)):
+        y = head + number * line
+        tip = middle + round(half * value / most)
+        pen.text((MARGIN_PX, y + 4), shortened(name, room, font), fill=INK, font=font)
+        pen.rectangle((min(middle, tip), y + 3, max(middle, tip), y + line - 5), fill=WARM if value > 0 else COLD)
+        whisker = round(half * error / most) if np.isfinite(error) else 0
+        if whisker:
+            pen.line((tip - whisker, y + 10, tip + whisker, y + 10), fill=INK)
+        at = tip + whisker + 6 if value >= 0 else tip - whisker - 6
+        pen.text((at, y + 4), f"{value:.3g}", fill=INK, font=font, anchor="la" if value >= 0 else "ra")
+    pen.line((middle, head, middle, head + line * len(names)), fill=INK)
+    pen.text((MARGIN_PX, canvas.height - 22), visible(units), fill=FAINT, font=font)
+    return canvas
+
+
+def _room(words: Sequence[str], cell: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    """How many pixels the names need; none where cells are too small to be named."""
+    if cell < 11:
+        return 0
+    return min(max([round(font.getlength(visible(w))) for w in words], default=0) + 10, MOST_WORDS_PX)
+
+
+def _written(
+    pen: ImageDraw.ImageDraw,
+    lines: Sequence[str],
+    top: int,
+    line_px: int,
+    ink: tuple[int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    for number, words in enumerate(lines):
+        pen.text((MARGIN_PX, top + line_px * number), words, fill=ink, font=font)
+
+
+def _ruled(
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    across: Sequence[int],
+    down: Sequence[int],
+) -> None:
+    """A frame, with lines across and down at some distances from its corner."""
+    (x, y), (width, height) = corner, size
+    pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FAINT)
+    for cut in across:
+        pen.line((x, y + cut, x + width, y + cut), fill=INK)
+    for cut in down:
+        pen.line((x + cut, y, x + cut, y + height), fill=INK)
+
+
+def _lines(text: str, px: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """A text in lines that fit."""
+    found = [""]
+    for word in visible(text).split(" "):
+        longer = f"{found[-1]} {word}".strip()
+        if found[-1] and font.getlength(longer) > px:
+            found.append(word)
+        else:
+            found[-1] = longer
+    return found
+
+
+def _upright(
+    canvas: Image.Image,
+    words: str,
+    foot: tuple[int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    ink: tuple[int, int, int] = INK,
+) -> None:
+    """Words written upwards from a point."""
+    long = max(1, round(font.getlength(words)) + 2)
+    slip = Image.new("RGB", (long, 16), "white")
+    ImageDraw.Draw(slip).text((0, 1), words, fill=ink, font=font)
+    canvas.paste(slip.rotate(90, expand=True), (foot[0] - 8, foot[1] - long))
