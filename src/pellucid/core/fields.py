@@ -1,65 +1,73 @@
 """Theoretical receptive fields: which input pixels a unit can see, read off the recording itself, for any graph."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
-from pellucid.core.local import Space, local
-from pellucid.core.trace import Node, Trace, Value
-from pellucid.core.windows import Axis
+from pellucid.core.boxes import NOTHING, Boxes, thinned
+from pellucid.core.layout import UNKNOWN, layout
+from pellucid.core.seen import Seen, after
+from pellucid.core.trace import Trace, Value
 
 Box = tuple[tuple[int, int], ...]  # first pixel, and one behind the last, along each axis
+LAGS = 64  # positions after which an enlargement's steps repeat themselves, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Field:
     """What the units of one layer can see of the input.
 
-    Along axis a, the unit at position o sees the pixels `low[a][o]` to `high[a][o]`, both included; they may lie
-    beyond the border, where there is padding.
+    Along axis a of the input, the unit at position o sees the pixels `low[a][o]` to `high[a][o]`, both included; they
+    may lie beyond the border, where there is padding. A unit that sees nothing has `high < low`.
 
     Attributes:
-        low, high: one array per spatial axis; none for a layer without positions, which sees everything.
+        low, high: one array per spatial axis of the input; none for a layer without positions, which sees everything.
         input_px: the input's size along each axis.
         everywhere: the operation through which each unit sees the whole input as well; "" where there is none.
-        aligned: whether all ways from the input to the layer have the same stride and are centred alike.
+        aligned: whether all ways from the input to the layer are centred alike.
+        axes: for each axis of the input, the axis of the layer's positions that runs along it; in order where empty.
     """
 
-    low: tuple[Int64[np.ndarray, "n"], ...]
-    high: tuple[Int64[np.ndarray, "n"], ...]
+    low: tuple[Int64[np.ndarray, "..."], ...]
+    high: tuple[Int64[np.ndarray, "..."], ...]
     input_px: tuple[int, ...]
     everywhere: str = ""
     aligned: bool = True
+    axes: tuple[int, ...] = ()
 
     @property
     def size_px(self) -> tuple[int, ...]:
-        """The field's side along each axis, border or not; the whole input for a layer without positions."""
-        sides = tuple(int((h - w).max()) + 1 for w, h in zip(self.low, self.high, strict=True))
+        """The field's side along each axis, border or not: the largest in the middle half of the positions."""
+        sides = tuple(int(_middle(h - w).max()) + 1 for w, h in zip(self.low, self.high, strict=True))
         return sides or self.input_px
 
     @property
     def stride_px(self) -> tuple[float, ...]:
         """Input pixels from one position to the next, along each axis; 0 where there is one position."""
-        return tuple(float(w[-1] - w[0]) / (len(w) - 1) if len(w) > 1 else 0.0 for w in self.low)
+        shared = len(set(self.axes)) < len(self.axes)
+        return tuple(_step(np.unique(w) if shared else w) for w in self.low)
 
     @property
     def positions(self) -> tuple[int, ...]:
-        return tuple(len(w) for w in self.low)
+        axes = self.axes or tuple(range(len(self.low)))
+        return tuple(len(self.low[axes.index(p)]) if p in axes else 1 for p in range(max(axes, default=-1) + 1))
 
     def box(self, position: Sequence[int]) -> Box:
         """The pixels of the input that the unit at a position can see, cut at the border."""
         if self.everywhere or not self.low:
             return tuple((0, n) for n in self.input_px)
-        return tuple(
-            (max(first, 0), min(last + 1, n))
-            for (first, last), n in zip(self.reach(position), self.input_px, strict=True)
-        )
+        pairs = zip(self.reach(position), self.input_px, strict=True)
+        return tuple(_cut(first, last, n) for (first, last), n in pairs)
 
     def reach(self, position: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """First and last pixel along each axis, maybe beyond the border; without the ways that see everything."""
-        return tuple((int(w[p]), int(h[p])) for w, h, p in zip(self.low, self.high, position, strict=True))
+        axes = self.axes or range(len(self.low))
+        return tuple(
+            (int(w[position[p]]), int(h[position[p]])) for w, h, p in zip(self.low, self.high, axes, strict=True)
+        )
 
     def centre(self, position: Sequence[int]) -> tuple[float, ...]:
         """The middle of the field in continuous coordinates: pixel i covers [i, i + 1)."""
@@ -70,87 +78,93 @@ def fields(trace: Trace) -> dict[Value, Field]:
     """The field of every value that depends on the first input.
 
     An output o of an operation with kernel k, stride s, padding p and dilation d reads the inputs `o s − p + i d`
-    (i < k); fields are composed along every way, and where ways meet the field is the smallest box around all
-    (Araujo, Norris & Sim 2019, Distill, "Computing receptive fields of convolutional neural networks").
+    (i < k). The box of pixels that each element can see is carried through every operation, views and shuffles
+    included; where ways meet it is the smallest box around all, so a field is never too small. An operation that
+    draws all positions together (a global pool, attention, an operation without a rule) is named in `everywhere`,
+    and the ways around it stay.
+
+    Source: Araujo, Norris & Sim 2019, "Computing receptive fields of convolutional neural networks", Distill.
     """
     if "fields" not in trace.memo:
-        trace.memo["fields"] = _walk(trace)
+        with torch.inference_mode(False), torch.no_grad():
+            trace.memo["fields"] = _walk(trace)
     return trace.memo["fields"]
 
 
 def _walk(trace: Trace) -> dict[Value, Field]:
     first = trace.inputs[0]
-    lengths = tuple(first.shape[2:])
-    every = tuple(np.arange(n) for n in lengths)
-    found = {first: Field(every, every, lengths)}
-    space: dict[Value, Space] = {first: tuple(range(2, len(first.shape)))}
+    known = {first: Seen(_pixels(first.shape))}
     for node in trace.nodes:
         outputs = [v for v in node.outputs if v is not None]
-        if not outputs or not any(v in found for v in node.inputs):
-            continue
-        reach = local(node, space)
-        for value in outputs:
-            if reach is None:
-                found[value] = _whole(node, value, lengths)
-                if found[value].low:
-                    space[value] = tuple(range(2, len(value.shape)))
-            else:
-                found[value] = _composed(node, value, reach.axes, reach.space, found, space)
-                space[value] = reach.space
-    return found
+        if outputs and any(v in known for v in node.inputs):
+            for value in outputs:
+                known[value] = after(node, value, known)
+    axes = layout(trace)
+    lengths = tuple(first.shape[2:])
+    return {v: _field(v, seen, lengths, axes.get(v, UNKNOWN).channel) for v, seen in known.items()}
 
 
-def _whole(node: Node, value: Value, lengths: tuple[int, ...]) -> Field:
-    """Of an operation that mixes all positions."""
-    words = f"{node.base} in {node.path or 'the network'}"
-    if len(value.shape) != len(lengths) + 2:
-        return Field((), (), lengths, words)
-    sides = value.shape[2:]
-    low = tuple(np.zeros(n, np.int64) for n in sides)
-    high = tuple(np.full(n, whole - 1, np.int64) for n, whole in zip(sides, lengths, strict=True))
-    return Field(low, high, lengths, words)
-
-
-def _composed(
-    node: Node, value: Value, axes: Sequence[Axis], places: Space, found: dict[Value, Field], space: dict[Value, Space]
-) -> Field:
-    """The field of a local operation's output: the smallest box around what its inputs see."""
-    ways = [
-        _through(found[v], axes, [value.shape[a] for a in places]) for v in node.inputs if v in space and v in found
+def _pixels(shape: Sequence[int]) -> Boxes:
+    """Each pixel sees itself."""
+    count = len(shape) - 2
+    if count < 1:
+        return torch.full((0, *(1,) * len(shape)), NOTHING)
+    sides = [
+        torch.arange(n, dtype=torch.float32).view(*(-1 if a == b else 1 for a in range(count)))
+        for b, n in enumerate(shape[2:])
     ]
-    out = ways[0]
-    for way in ways[1:]:
-        out = _around(out, way)
-    seen = next((found[v] for v in node.inputs if v in found and v not in space), None)
-    if seen is not None and not out.everywhere:  # such as the gates of squeeze and excitation
-        out = replace(out, everywhere=seen.everywhere or f"{node.base} in {node.path or 'the network'}")
-    return out
+    low = torch.stack([s.expand(*shape[2:]) for s in sides])
+    return torch.cat([low, -low])[:, None, None]
 
 
-def _through(field: Field, axes: Sequence[Axis], lengths: Sequence[int]) -> Field:
-    low, high = [], []
-    for axis, length, w, h in zip(axes, lengths, field.low, field.high, strict=True):
-        first = np.arange(length) * axis.stride - axis.before
-        low.append(_extended(w, first))
-        high.append(_extended(h, first + (axis.kernel - 1) * axis.dilation))
-    return replace(field, low=tuple(low), high=tuple(high))
+def _field(value: Value, seen: Seen, lengths: tuple[int, ...], channel: int | None) -> Field:
+    """The boxes of a tensor as one pair of arrays for each axis of the input."""
+    dims = len(value.shape)
+    gone = {0, 1 if channel is None else channel} if dims > 1 else {0}
+    places = [a for a in range(dims) if a not in gone]
+    if not places:
+        return Field((), (), lengths, seen.everywhere, seen.aligned)
+    hull = seen.boxes.amin([a + 1 for a in range(dims) if a in gone])
+    count, low, high, axes = len(lengths), [], [], []
+    for a, n in enumerate(lengths):
+        pair = thinned(hull[[a, count + a]])
+        running = [p for p in range(len(places)) if pair.shape[p + 1] > 1]
+        axis = running[0] if len(running) == 1 else min(a, len(places) - 1)
+        pair = pair.amin([p + 1 for p in running], keepdim=True) if len(running) > 1 else pair
+        line = pair.movedim(axis + 1, -1).reshape(2, -1).expand(2, value.shape[places[axis]])
+        first, last = _ends(line.double().numpy(), n, bool(seen.everywhere))
+        low.append(first)
+        high.append(last)
+        axes.append(axis)
+    ordered = axes == list(range(len(places)))
+    return Field(tuple(low), tuple(high), lengths, seen.everywhere, seen.aligned, () if ordered else tuple(axes))
 
 
-def _extended(values: Int64[np.ndarray, "n"], at: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
-    """Values at places that may lie beyond the ends, where they go on with the last step."""
-    last = len(values) - 1
-    step = int(values[1] - values[0]) if last else 0
-    end = int(values[-1] - values[-2]) if last else 0
-    inside = values[np.clip(at, 0, last)]
-    return inside + np.minimum(at, 0) * step + np.maximum(at - last, 0) * end
+def _ends(line: np.ndarray, length: int, everywhere: bool) -> tuple[np.ndarray, np.ndarray]:
+    """First and last pixel; for what sees nothing by itself the whole input, or nothing."""
+    blind = ~np.isfinite(line).all(0)
+    empty = (0, length - 1) if everywhere else (0, -1)
+    first = np.where(blind, empty[0], np.where(blind, 0, line[0]))
+    last = np.where(blind, empty[1], -np.where(blind, 0, line[1]))
+    return first.astype(np.int64), last.astype(np.int64)
 
 
-def _around(a: Field, b: Field) -> Field:
-    centred = all(np.array_equal(w + h, x + y) for w, h, x, y in zip(a.low, a.high, b.low, b.high, strict=True))
-    return Field(
-        tuple(map(np.minimum, a.low, b.low)),
-        tuple(map(np.maximum, a.high, b.high)),
-        a.input_px,
-        a.everywhere or b.everywhere,
-        a.aligned and b.aligned and centred,
-    )
+def _cut(first: int, last: int, length: int) -> tuple[int, int]:
+    """At the border; one that lies in the padding altogether is empty."""
+    start = min(max(first, 0), length)
+    return start, min(max(last + 1, start), length)
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    n = len(values)
+    return values[n // 4 : n - n // 4]
+
+
+def _step(low: np.ndarray) -> float:
+    """Pixels from one position to the next, where steps may alternate: over the shortest lag that repeats itself."""
+    n = len(low)
+    for lag in range(1, min(LAGS, n // 2) + 1):
+        steps = _middle(low[lag:] - low[:-lag])
+        if (steps == steps[0]).all():
+            return float(steps[0]) / lag
+    return float(low[-1] - low[0]) / (n - 1) if n > 1 else 0.0
