@@ -92,14 +92,14 @@ def measured(maps: Tensor, support: Tensor, limits: Limits, alive: Bool[np.ndarr
     at_limit = _at_limit(flat, limits)
     silent = (flat == 0).all(1).cpu().numpy()
     constant = (low == high) & (low != 0) if flat.shape[1] > 1 else torch.zeros_like(low, dtype=torch.bool)
-    zeros, mean = (flat == 0).double().mean(1), flat.mean(1)
     saturated = ((at_limit == 1) | constant).cpu().numpy() & ~silent
-    mean, high, low, variance, zeros, support, at_limit = (
-        n.detach().double().cpu().numpy()
-        for n in (mean, high, low, flat.var(1, correction=0), zeros, support, at_limit)
-    )
-    dead = silent if alive is None else silent & ~alive
-    return Channels(mean, high, low, variance, zeros, support, at_limit, silent, dead, saturated)
+    zeros, dead = (flat == 0).double().mean(1), silent if alive is None else silent & ~alive
+    numbers = (flat.mean(1), high, low, flat.var(1, correction=0), zeros, support, at_limit)
+    return Channels(*map(_plain, numbers), silent=silent, dead=dead, saturated=saturated)
+
+
+def _plain(numbers: Tensor) -> Numbers:
+    return numbers.detach().double().cpu().numpy()
 
 
 def limits_of(value: Value) -> Limits:

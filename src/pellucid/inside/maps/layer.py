@@ -89,7 +89,7 @@ class LayerMaps(Shows):
         return float(self.spread.low[channel]), float(self.spread.high[channel])
 
     def normalised(self, scale: Scale = "channel") -> Float32[np.ndarray, "c *space"]:
-        """Each channel from 0 at its lower limit to 1 at its upper one; 0 for a channel whose limits are equal.
+        """Each channel from 0 at its lower limit to 1 at its upper one; where both are equal, 1 above.
 
         Args:
             scale: `"channel"`, its own limits in this picture, under which a dead channel's rounding looks like any
@@ -99,7 +99,7 @@ class LayerMaps(Shows):
         shape = (-1, *[1] * (self.values.ndim - 1))
         low, high = (ends[:, k].reshape(shape) for k in (0, 1))
         share = (self.values - low) / np.where(high > low, high - low, 1.0)
-        return np.where(high > low, np.clip(share, 0, 1), 0.0).astype(np.float32)
+        return np.where(high > low, np.clip(share, 0, 1), self.values > high).astype(np.float32)
 
     def page(
         self, by: str = "variance", *, page: int = 0, top: int | None = None, scale: Scale = "channel"
