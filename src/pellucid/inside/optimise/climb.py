@@ -104,13 +104,16 @@ class Climb:
         values = self.values(outputs, flat, wished, looks)
         at_x, at_pixels = torch.autograd.grad(values.sum(), [leaf, flat], allow_unused=True)
         at_x = torch.zeros_like(x) if at_x is None else at_x
-        asleep = at_x.view(looks, len(pixels), -1).eq(0).all(2).all(0)
+        pull = at_x.abs().flatten(1).sum(1)
+        if not bool(torch.isfinite(pull).all()):
+            at_x = self._held_still(at_x, pull, step)
+        asleep = pull.view(looks, -1).eq(0).all(0)
         if step < WAKING_STEPS and bool(asleep.any()):
             total = lambda found: self.values(found, flat.detach(), wished, looks).sum()  # noqa: E731
             up = woken(self.opened, leaf.detach(), self.layers, total)
             at_x = torch.where(asleep.repeat(looks).view(-1, 1, 1, 1), up.to(at_x), at_x)
         starts = [(x, at_x)] if at_pixels is None else [(x, at_x), (pixels, at_pixels)]
-        torch.autograd.backward([s for s, _ in starts], [self._finite(g, step) for _, g in starts])
+        torch.autograd.backward([s for s, _ in starts], [g for _, g in starts])
         if self.weighed and pixels.grad is not None:
             size = pixels.grad.abs().sum(1)
             self.strength = size if self.strength is None else self.strength + size
@@ -154,13 +157,12 @@ class Climb:
             values = self.values(outputs, pixels, plain, 1)
         return values, self._peaks(outputs)
 
-    def _finite(self, gradient: Tensor, step: int) -> Tensor:
+    def _held_still(self, gradient: Tensor, pull: Tensor, step: int) -> Tensor:
         """Pictures whose gradient is not finite stay where they are for a step."""
-        good = torch.isfinite(gradient).flatten(1).all(1).view(-1, 1, 1, 1)
-        if not bool(good.all()) and not self.broken:
+        if not self.broken:
             self.notes.append(f"the gradient was not finite for some pictures, first in step {step + 1}")
             self.broken = True
-        return torch.where(good, gradient, torch.zeros_like(gradient))
+        return torch.where(torch.isfinite(pull).view(-1, 1, 1, 1), gradient, torch.zeros_like(gradient))
 
     def _peaks(self, outputs: Mapping[str, Tensor]) -> list[float]:
         found, start = [], 0

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from pellucid.core.errors import SettingError
 from pellucid.images.datasets import Pictures
@@ -13,6 +14,7 @@ from pellucid.inside.optimise.space import Space, few
 
 NATURAL = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 LEAST_VARIANCE = 1e-6
+PLAIN_STD = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +36,11 @@ class Colours:
 
     def mix(self, z: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """`M z / ‖M‖` at every pixel."""
-        return torch.einsum("ij,njhw->nihw", self.scaled.to(z), z)
+        return F.conv2d(z, self.scaled.to(z)[:, :, None, None])
 
     def part(self, u: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The inverse of `mix`."""
-        inverse = torch.linalg.inv(self.scaled.double())
-        return torch.einsum("ij,njhw->nihw", inverse.to(u), u)
+        return F.conv2d(u, torch.linalg.inv(self.scaled.double()).to(u)[:, :, None, None])
 
 
 def colours(given: Any, space: Space, data: Pictures | None) -> Colours:
@@ -62,7 +63,7 @@ def colours(given: Any, space: Space, data: Pictures | None) -> Colours:
     if count == 3 and given != "none" and (given == "imagenet" or space.preprocess is not None):
         return Colours(torch.tensor(NATURAL), "colours of natural pictures in general, as no data are given")
     plain = "one channel" if count == 1 else "the channels vary alike and independently, as no data are given"
-    return Colours(torch.eye(count), plain)
+    return Colours(PLAIN_STD * torch.eye(count), plain)
 
 
 def of_pictures(examples: list[Tensor]) -> Colours:

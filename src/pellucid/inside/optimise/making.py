@@ -1,9 +1,10 @@
 """`optimise`: pictures that a network's units, layers or classes would like best."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from pellucid.core.chunks import in_chunks
 from pellucid.core.errors import SettingError, check_known
 from pellucid.core.progress import Progress, watching
-from pellucid.images.datasets import Pictures, pictures
+from pellucid.images.datasets import pictures
 from pellucid.inside.opened import Opened, opened
 from pellucid.inside.optimise.canvases import Canvas, Fourier, Pixels
 from pellucid.inside.optimise.chance import source
 from pellucid.inside.optimise.climb import EPS, Climb, Group, View, fitted
 from pellucid.inside.optimise.colour import Colours, colours
+from pellucid.inside.optimise.maco import Crops, Maco, Phases, amounts, opacity
 from pellucid.inside.optimise.objectives import objective_of
 from pellucid.inside.optimise.optimised import Optimised
 from pellucid.inside.optimise.space import Space, space_of
@@ -24,6 +26,7 @@ from pellucid.inside.optimise.transforms import Transforms, draws, looked_at, tr
 from pellucid.models.model import Model
 
 USUAL = 32
+LARGER = 2  # the canvas of MACO, of which crops are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,8 @@ class Plan:
     transforms: Transforms
     parametrisation: Any
     snapshots: tuple[int, ...]
-    data: Pictures | None = None
+    amount: Tensor | None = None
+    amount_words: str = ""
     start: Tensor | None = None
     wished: Tensor | None = None
 
@@ -68,19 +72,30 @@ def plan(
     Raises:
         SettingError: a setting is out of range.
     """
-    if isinstance(parametrisation, str):
+    if not isinstance(parametrisation, Maco):
         check_known("parametrisation", parametrisation, ("fourier", "pixels", "maco"))
+    maco = Maco() if parametrisation == "maco" else parametrisation if isinstance(parametrisation, Maco) else None
     if isinstance(steps, bool) or steps < 1 or not learning_rate > 0:
         raise SettingError(f"steps is at least 1 and learning_rate above 0; {steps} and {learning_rate} came")
     source_ = None if data is None else pictures(data, known.model.preprocess)
     space = space_of(known, source_)
-    size = space.size_px if size_px is None else (size_px, size_px) if isinstance(size_px, int) else tuple(size_px)
-    if len(size) != 2 or min(size) < 2:
-        raise SettingError(f"size_px is a side or (height, width) of at least 2 pixels, not {size_px!r}")
+    size = _size(size_px, space, LARGER if maco else 1)
+    mixed = colours(colour, space, source_)
+    amount, words = amounts(space, mixed, size, source_) if maco else (None, "")
     return Plan(
-        known, space, colours(colour, space, source_), (size[0], size[1]), steps, seed, float(learning_rate),
-        transforms_of(transforms), parametrisation, tuple(snapshots), source_,
+        known, space, mixed, size, steps, seed, float(learning_rate), transforms_of(transforms),
+        maco or parametrisation, tuple(snapshots), amount, words,
     )  # fmt: skip
+
+
+def _size(given: int | Sequence[int] | None, space: Space, larger: int) -> tuple[int, int]:
+    """Height and width; the network's input size, or a multiple of it, by default."""
+    if given is None:
+        return space.size_px[0] * larger, space.size_px[1] * larger
+    size = (given, given) if isinstance(given, int) else tuple(given)
+    if len(size) != 2 or min(size) < 2:
+        raise SettingError(f"size_px is a side or (height, width) of at least 2 pixels, not {given!r}")
+    return size[0], size[1]
 
 
 def optimise(
@@ -200,7 +215,8 @@ def _chunks(
         stopped = part.climb.stopped
         return part
 
-    each = _bytes(made) * groups[0][1]
+    looks = made.parametrisation.crops if isinstance(made.parametrisation, Maco) else 1
+    each = _bytes(made) * groups[0][1] * looks
     device = made.space.home.device
     for _, part in in_chunks(range(len(groups)), work, device=device, bytes_each=each, usual=USUAL, told=notes.append):
         if part is not None:
@@ -220,7 +236,7 @@ class Part:
 def _climbed(made: Plan, groups: Sequence[Group], names: Sequence[str], bar: Progress) -> Part:
     random = [source(made.seed, name) for name in names]
     canvas, view, optimiser = _tools(made, random)
-    maco = not isinstance(made.parametrisation, str) or made.parametrisation == "maco"
+    maco = isinstance(made.parametrisation, Maco)
     climb = Climb(made.opened, made.space, groups, canvas, view, made.wished, weighed=maco)
     with torch.inference_mode(False), torch.enable_grad():
         climb.up(made.steps, optimiser, made.snapshots, bar)
@@ -235,11 +251,18 @@ def _climbed(made: Plan, groups: Sequence[Group], names: Sequence[str], bar: Pro
 def _tools(made: Plan, random: Sequence[torch.Generator]) -> tuple[Canvas, View, torch.optim.Optimizer]:
     """Canvas, view and optimiser of a parametrisation."""
     home = torch.empty(0, dtype=made.space.dtype, device=made.space.home.device)
+    if isinstance(made.parametrisation, Maco):
+        assert made.amount is not None
+        phases = Phases(random, made.amount, made.size_px, made.colours, home)
+        crops = Crops(made.parametrisation, random, made.steps, made.space.size_px)
+        rate = made.parametrisation.learning_rate
+        return phases, crops, torch.optim.NAdam(phases.parameters, lr=rate, maximize=True)
     start = None if made.start is None else made.start.expand(len(random), -1, -1, -1)
     args = (random, made.space.channels, made.size_px, made.colours, home)
     canvas: Canvas = Fourier(*args, start=start) if made.parametrisation == "fourier" else Pixels(*args, start=start)
     view = Robust(made.transforms, draws(random, made.steps), made.size_px)
-    return canvas, view, torch.optim.Adam(canvas.parameters, lr=made.learning_rate, eps=EPS, maximize=True)
+    adam = torch.optim.Adam(canvas.parameters, lr=made.learning_rate, eps=EPS, maximize=True, fused=True)
+    return canvas, view, adam
 
 
 class Robust:
@@ -262,10 +285,8 @@ def _bytes(made: Plan) -> int:
     trace = made.opened.trace
     nodes = sum(v.shape.numel() * v.dtype.itemsize for n in trace.nodes for v in n.outputs if v is not None)
     h, w = made.space.size_px
-    return int(nodes / trace.batch * made.size_px[0] * made.size_px[1] / (h * w))
-
-
-Draw = Callable[[], Tensor]
+    larger = 1.0 if isinstance(made.parametrisation, Maco) else made.size_px[0] * made.size_px[1] / (h * w)
+    return int(nodes / trace.batch * larger)
 
 
 def _joined(
@@ -296,9 +317,15 @@ def _joined(
         peaks=tuple(peak for p in parts for peak in p.peaks),
         heights=torch.cat([torch.stack(p.climb.heights[:steps], 1) for p in parts]).cpu().numpy(),
         snapshots={s: made.space.eight_bits(torch.cat([p.climb.kept[s] for p in parts])) for s in common},
+        opacity=_opacity(parts),
         settings=_settings(made),
         notes=tuple(dict.fromkeys([*notes, *(n for p in parts for n in p.climb.notes)])),
     )
+
+
+def _opacity(parts: Sequence[Part]) -> Float[np.ndarray, "n h w"] | None:
+    found = [p.climb.strength for p in parts if p.climb.strength is not None]
+    return opacity(torch.cat(found)) if len(found) == len(parts) else None
 
 
 def _settings(made: Plan) -> dict[str, Any]:
@@ -311,5 +338,6 @@ def _settings(made: Plan) -> dict[str, Any]:
         "learning_rate": made.learning_rate,
         "transforms": repr(made.transforms),
         "colours": made.colours.words,
+        **({"amounts": made.amount_words} if made.amount_words else {}),
         "seed": made.seed,
     }

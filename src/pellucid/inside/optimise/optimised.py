@@ -62,12 +62,14 @@ class Optimised(Shows):
         """Every picture by itself, at its own size; other than 1 or 3 channels are laid out side by side, in grey.
 
         Args:
-            transparent: let what was never pulled at be seen through (MACO).
+            transparent: MACO only: what was hardly pulled at can be seen through, and the contrast is stretched
+                from the 1st to the 99th percentile; for the eye, not what was measured.
         """
-        made = [as_image(pixels) for pixels in self.eight_bit]
-        if transparent and self.opacity is not None:
-            for image, alpha in zip(made, self.opacity, strict=True):
-                image.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
+        if not transparent or self.opacity is None:
+            return [as_image(pixels) for pixels in self.eight_bit]
+        made = [as_image(_stretched(pixels)) for pixels in self.eight_bit]
+        for image, alpha in zip(made, self.opacity, strict=True):
+            image.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)).resize(image.size))
         return made
 
     def percentile(self, exemplars: Any) -> list[float]:
@@ -144,6 +146,11 @@ def as_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
         top, left = channel // across * (height + 1), channel % across * (width + 1)
         canvas[top : top + height, left : left + width] = pixels[:, :, channel]
     return Image.fromarray(canvas).convert("RGB")
+
+
+def _stretched(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+    low, high = np.percentile(pixels, (1, 99))
+    return np.rint((pixels.astype(float) - low) / max(high - low, 1) * 255).clip(0, 255).astype(np.uint8)
 
 
 def enlarged(image: Image.Image, side_px: int) -> Image.Image:

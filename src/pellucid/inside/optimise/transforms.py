@@ -77,9 +77,10 @@ def looked_at(
     pixels: Float[Tensor, "n c h w"], matrices: Float[Tensor, "m 2 3"], size_px: tuple[int, int]
 ) -> Float[Tensor, "m c y x"]:
     """The pictures as one step sees them: one bilinear look-up each, grey beyond the border."""
-    grid = F.affine_grid(matrices.to(pixels), [len(matrices), pixels.shape[1], *size_px], align_corners=False)
-    seen = F.grid_sample(pixels - GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return seen + GREY
+    at = matrices.to(pixels)[:, None, None]
+    down, across = (((2 * torch.arange(n, dtype=pixels.dtype, device=pixels.device) + 1) / n - 1) for n in size_px)
+    grid = at[..., 0] * across[:, None] + (at[..., 1] * down[:, None, None] + at[..., 2])
+    return F.grid_sample(pixels - GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + GREY
 
 
 def draws(random: Sequence[torch.Generator], steps: int) -> Float[Tensor, "steps n 6"]:
