@@ -15,7 +15,7 @@ SCAN = Target(times=1 / 0.9, extra_mb=400.0)
 
 def rows() -> list[Row]:
     picture = Row(
-        f"optimised picture", "inside", {"FB": STEPS}, Target(times=1.15, beats_peers=True),
+        "optimised picture", "inside", {"FB": STEPS}, Target(times=1.15, beats_peers=True),
         (_optimise(), _lucent()), calls=1, long=True,
     )  # fmt: skip
     scans = [
