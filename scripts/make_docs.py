@@ -39,6 +39,7 @@ ROWS = {
     "A10": "sglrp clrp",
     "A11": "deep_taylor",
     "A12": "excitation_backprop contrastive_excitation_backprop",
+    "A13": "gated_backprop visual_backprop",
     "B1": "cam",
     "B2": "grad_cam grad_cam_plus_plus xgrad_cam hires_cam layer_cam eigen_cam eigen_grad_cam score_cam "
     "ablation_cam fullgrad",
@@ -87,6 +88,15 @@ DECIDES = {  # by the name of the method's doctor
     "_deconvnet_doctor": (
         "The rectifiers, as for [guided_backprop](guided_backprop.md). It says when there is no max-pooling, whose "
         "switches would tie the map to this picture."
+    ),
+    "_gate_doctor": (
+        "The layer and the rectifiers: the worse of what [grad_cam](grad_cam.md) and "
+        "[guided_backprop](guided_backprop.md), its defaults, can do."
+    ),
+    "_chain_doctor": (
+        "The way back: *exact* where rectified maps form a chain, as in the paper, *approximate* where branches are "
+        "added, rectifiers are smooth or an operation's geometry is only roughly known, *impossible* where no "
+        "rectifier with positions leads to the scores."
     ),
     "layer_doctor": (
         "The layer: *exact* where a layer keeps positions, *approximate* where attention follows it and mixes them, "

@@ -92,7 +92,8 @@ def _plain(node: Node, axes: Sequence[Axis], space: Space) -> Local:
     if node.mutates is None or isinstance(node.op, (ReadView, WriteView)):
         return Local(tuple(axes), space, lambda windows, starts, sizes: node.run(windows))
     given: Any = node.op
-    op = getattr(getattr(torch.ops.aten, node.base), given._overloadname)  # the same, not in place
+    packet = getattr(torch.ops.aten, node.base)
+    op = getattr(packet, given._overloadname, packet)  # the same, not in place
 
     def run(windows: Windows, starts: Starts, sizes: Sizes) -> Any:
         swap = lambda v: windows[v] if isinstance(v, Value) else v  # noqa: E731

@@ -4,6 +4,7 @@ from pellucid.methods import (
     cams,
     deeplift,
     fullgrad,
+    gated_backprop,
     gradients,
     masks,
     occlusion,
@@ -12,6 +13,7 @@ from pellucid.methods import (
     replayed_cams,
     shapley,
     surrogates,
+    visual_backprop,
     xrai,
 )
 from pellucid.methods.registry import METHODS, Method, method
@@ -22,6 +24,7 @@ __all__ = [
     "cams",
     "deeplift",
     "fullgrad",
+    "gated_backprop",
     "gradients",
     "masks",
     "method",
@@ -31,5 +34,6 @@ __all__ = [
     "replayed_cams",
     "shapley",
     "surrogates",
+    "visual_backprop",
     "xrai",
 ]

@@ -256,7 +256,12 @@ def eigen_grad_cam(case: Case) -> Float[Tensor, "b *space"]:
 )
 def guided_grad_cam(case: Case) -> Float[Tensor, "b c *space"]:
     """`M = guided backprop ⊙ upsampled Grad-CAM` (multilinear, cell centres aligned)."""
-    return case.pull(GUIDED) * enlarged(grad_cam.run(case)[:, None], case.x.shape[2:])
+    return gate(grad_cam.run(case), case.pull(GUIDED))
+
+
+def gate(cam: Float[Tensor, "b *cells"], backprop: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+    """A map on the grid of the input, cell by cell times the positive part of a map on a layer's grid."""
+    return backprop * enlarged(cam.clamp(min=0)[:, None], backprop.shape[2:])
 
 
 def enlarged(maps: Float[Tensor, "b k *cells"], space: Sequence[int]) -> Float[Tensor, "b k *space"]:
