@@ -27,6 +27,7 @@ _SAME = """relu relu6 hardtanh leaky_relu prelu rrelu threshold elu selu celu si
 tanh hardsigmoid logsigmoid softsign tanhshrink softshrink hardshrink softmax log_softmax clamp clamp_min clamp_max clip
 batch_norm instance_norm group_norm layer_norm local_response_norm dropout""".split()
 _POOLS = ("max_pool1d", "max_pool2d", "max_pool3d")
+_WHOLE = ("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 
 
 def out_length(n: int, k: int, s: int, p: int, d: int = 1, ceil: bool = False) -> int:
@@ -62,13 +63,18 @@ class _Linear(TorchFunctionMode):
     """Rectifiers and norms pass on what they get, max-pools sum."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "").strip("_")
-        if name in _SAME and isinstance(args[0], Tensor):
-            return args[0]
-        if name in _POOLS:
-            words = {k: v for k, v in (kwargs or {}).items() if k != "return_indices"}
-            return sum_pool(args[0], *args[1:6], **words)
-        return func(*args, **(kwargs or {}))
+        name, words = getattr(func, "__name__", "").strip("_"), dict(kwargs or {})
+        if name not in (*_SAME, *_POOLS, *_WHOLE):
+            return func(*args, **words)
+        x = args[0] if args else words.pop("input")
+        if name in _SAME:
+            return x
+        words.pop("return_indices", None)
+        if name in _WHOLE:
+            size = args[1] if len(args) > 1 else words["output_size"]
+            return getattr(F, name.replace("max", "avg"))(x, size)
+        k = args[1] if len(args) > 1 else words.pop("kernel_size")
+        return sum_pool(x, k, *args[2:6], **words)
 
 
 class Twin:
@@ -135,8 +141,8 @@ def support_by_perturbation(twin: Twin, unit: Sequence[int], channels: int, size
 def support_by_gradient(twin: Twin, unit: Sequence[int], channels: int, size: Sequence[int]) -> np.ndarray:
     """Σ_c ∂(Σ_k a_k)/∂x_c > 0 at each pixel: the same, in one backward."""
     x = torch.ones(1, channels, *size, dtype=torch.float64, requires_grad=True)
-    a = twin(x)[(0, slice(None), *unit)].sum()
-    (g,) = torch.autograd.grad(a, x)
+    with torch.enable_grad():
+        (g,) = torch.autograd.grad(twin(x)[(0, slice(None), *unit)].sum(), x)
     return (g[0].sum(0) > 0).numpy()
 
 
@@ -200,7 +206,7 @@ def gradient(model: nn.Module, layer: str, image: Tensor, channel: int, unit: Se
     """∂a/∂x for one picture `(C, *space)`: as the picture."""
     x = image[None].clone().requires_grad_()
     with torch.enable_grad():
-        (g,) = torch.autograd.grad(output_of(model, layer, x)[(0, channel, *unit)], x)
+        (g,) = torch.autograd.grad(output_of(model, layer, x.clone())[(0, channel, *unit)], x)
     return g[0].detach()
 
 
@@ -352,7 +358,7 @@ def coupling(below: nn.Module, above: nn.Module, images: Tensor) -> tuple[np.nda
     signed, mass, count = 0.0, 0.0, 0
     for image in images:
         A = below(image[None]).detach().requires_grad_()
-        B = above(A)
+        B = above(A.clone())
         rows, sizes = np.zeros((A.shape[1], B.shape[1])), np.zeros((A.shape[1], B.shape[1]))
         for j in range(B.shape[1]):
             for q in np.ndindex(*B.shape[2:]):

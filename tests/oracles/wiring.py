@@ -168,7 +168,7 @@ def multipliers(layers: Sequence[nn.Module], x: Tensor, ref: Tensor) -> np.ndarr
     x, ref, m = x.detach().to(D), ref.detach().to(D), np.eye(x[0].numel())
     for layer in layers:
         with torch.no_grad():
-            y, y_ref = layer(x), layer(ref)
+            y, y_ref = layer(x.clone()), layer(ref.clone())
         if isinstance(layer, RECTIFIERS):
             step = np.zeros(x[0].numel())
             flat = zip(x.flatten(), ref.flatten(), y.flatten(), y_ref.flatten(), strict=True)
@@ -188,7 +188,7 @@ def multipliers(layers: Sequence[nn.Module], x: Tensor, ref: Tensor) -> np.ndarr
 def slope(layer: nn.Module, a: Tensor) -> float:
     """f'(a), torch's own."""
     leaf = a.detach().clone().requires_grad_()
-    return float(torch.autograd.grad(layer(leaf), leaf)[0])
+    return float(torch.autograd.grad(layer(leaf.clone()), leaf)[0])
 
 
 def matrix_of(layer: nn.Module, shape: Sequence[int]) -> np.ndarray:
@@ -209,9 +209,10 @@ def influence(net: nn.Sequential, below: int, above: int, x: Tensor, ref: Tensor
     Returns the channel × channel matrix `(A, B)`, and Δb summed over places: Σ_i C_ij = Δb_j.
     """
     net = copy.deepcopy(net).to(D).eval()
+    x, ref = x.detach().to(D), ref.detach().to(D)
     with torch.no_grad():
-        a, a_ref = net[: below + 1](x.to(D)), net[: below + 1](ref.to(D))
-        b, b_ref = net[: above + 1](x.to(D)), net[: above + 1](ref.to(D))
+        a, a_ref = net[: below + 1](x.clone()), net[: below + 1](ref.clone())
+        b, b_ref = net[: above + 1](x.clone()), net[: above + 1](ref.clone())
     m = multipliers(list(net[below + 1 : above + 1]), a, a_ref)
     parts = m * (a - a_ref).flatten().numpy()[None, :]  # (neurons of B, neurons of A)
     per = parts.reshape(b.shape[1], b[0, 0].numel(), a.shape[1], a[0, 0].numel()).sum((1, 3))
