@@ -183,8 +183,8 @@ def ablation(
         work = _Work(first, tuple(wanted), bar, {})
         for layer in dict.fromkeys(unit.layer for unit in wanted):
             downstream(first.trace, layer, CLASSES)
-            work.fills[layer] = fills(chosen, data, first, layer, fill)
-        for numbers, now in recordings(chosen, data, first):
+            work.fills[layer] = fills(data, first, layer, fill)
+        for numbers, now in recordings(data, first):
             work.add(now, [class_of(chosen, data.labels[i]) for i in numbers])
         return work.done(fill)
 

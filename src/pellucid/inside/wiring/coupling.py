@@ -21,7 +21,7 @@ from pellucid.inside.wiring.switching import fills, without
 from pellucid.inside.wiring.tally import Tally
 from pellucid.methods.deeplift import multipliers, reference_of
 from pellucid.models.model import Model
-from pellucid.rules.composites import PRESETS, Composite, read_composite
+from pellucid.rules.composites import PRESETS, Composite, excitation, read_composite
 
 How = Literal["ablation", "relevance", "deep_lift", "gradient"]
 SAID: dict[str, str] = {
@@ -30,7 +30,7 @@ SAID: dict[str, str] = {
     "deep_lift": "share in the change of the later unit's mean from the reference",
     "gradient": "activation of the earlier unit times the gradient of the later unit's mean",
 }
-ZERO = "zero"
+ZERO, EXCITATION = "zero", "excitation"
 Ask = Callable[[Trace, Place, Place, Sequence[int], Sequence[int], Progress], Tensor]
 
 
@@ -54,12 +54,12 @@ class Asking:
         check_known("way of asking", self.how, SAID)
         check_known("fill", self.fill, (ZERO, "mean"))
 
-    def prepared(self, model: Model, data: Pictures, first: Opened, source: str) -> Ask:
+    def prepared(self, data: Pictures, first: Opened, source: str) -> Ask:
         """What answers `(recording, source, target, sources, targets, bar) -> (b, sources, targets)`."""
         if self.how == "ablation":
-            return _ablation(fills(model, data, first, source, self.fill))
+            return _ablation(fills(data, first, source, self.fill))
         if self.how == "deep_lift":
-            return _deep_lift(model, self.baseline)
+            return _deep_lift(first.model, self.baseline)
         return _relevance(composite_of(self.composite)) if self.how == "relevance" else _gradient
 
 
@@ -77,22 +77,22 @@ def coupled(
     a, b = downstream(first.trace, source, target)
     rows, columns = (list(range(p.units)) if chosen is None else list(chosen)
                      for p, chosen in ((a, sources), (b, targets)))  # fmt: skip
-    ask, found, level = asking.prepared(first.model, data, first, source), Tally(), Tally()
+    ask, found, level = asking.prepared(data, first, source), Tally(), Tally()
     bar.expect(len(data) * len(rows if asking.how == "ablation" else columns))
-    for _, now in recordings(first.model, data, first):
+    for _, now in recordings(data, first):
         a, b = downstream(now.trace, source, target)
         found.add(ask(now.trace, a, b, rows, columns, bar))
         level.add(b.means(b.value.data)[:, columns])
     return found, level
 
 
-def _ablation(fill: Float[Tensor, " units"]) -> Ask:
+def _ablation(away: Float[Tensor, "1 units *ones"]) -> Ask:
     """`C_ij = b_j − b_j(a_i := fill)`."""
 
     def ask(
         trace: Trace, a: Place, b: Place, sources: Sequence[int], targets: Sequence[int], bar: Progress
     ) -> Float[Tensor, "b sources targets"]:
-        before, after = b.means(b.value.data), without(trace, a, sources, fill, b, bar)
+        before, after = b.means(b.value.data), without(trace, a, sources, away, b, bar)
         return (before[:, None] - after)[:, :, list(targets)]
 
     return ask
@@ -190,5 +190,6 @@ def composite_of(name: Any) -> Composite:
         return name
     if isinstance(name, (str, Path)) and Path(name).suffix.lower() in (".json", ".yaml", ".yml"):
         return read_composite(name)
-    check_known("composite", name, PRESETS)
-    return PRESETS[str(name)]()
+    known = {**PRESETS, EXCITATION: excitation}
+    check_known("composite", name, known)
+    return known[str(name)]()

@@ -11,7 +11,7 @@ from pellucid.render.bars import COLD, WARM
 from pellucid.render.sheet import FAINT, INK, shortened
 from pellucid.render.visible import visible
 
-CELL_PX, MOST_WORDS_PX, MARGIN_PX = 16, 150, 12
+CELL_PX, WRITTEN_PX, MOST_WORDS_PX, MARGIN_PX = 16, 40, 150, 12
 LARGEST_PX = 900
 
 
@@ -25,6 +25,7 @@ def matrix_picture(
     units: str = "",
     diverging: bool = True,
     cuts: tuple[Sequence[int], Sequence[int]] = ((), ()),
+    written: bool = False,
 ) -> Image.Image:
     """A matrix with its rows and columns named, and its colour bar.
 
@@ -32,9 +33,10 @@ def matrix_picture(
         sides: what the rows are, and what the columns are.
         units: of the numbers, beside the colour bar.
         cuts: lines are drawn before these rows and columns.
+        written: the numbers stand in the cells, and a cell that is NaN stays white.
     """
     height, width = matrix.shape
-    cell = max(2, min(CELL_PX, LARGEST_PX // max(height, width, 1)))
+    cell = WRITTEN_PX if written else max(1, min(CELL_PX, LARGEST_PX // max(height, width, 1)))
     font = ImageFont.load_default(11)
     left, top = _room(rows, cell, font), _room(columns, cell, font)
     end = paint.limit(matrix, 99.5)
@@ -46,6 +48,8 @@ def matrix_picture(
     pen = ImageDraw.Draw(canvas)
     _written(pen, heads, 8, 18, INK, ImageFont.load_default(14))
     canvas.paste(heat, (x, y))
+    if written:
+        _numbers(pen, matrix, end, (x, y), font)
     _ruled(pen, (x, y), (heat.width, heat.height), [c * cell for c in cuts[0]], [c * cell for c in cuts[1]])
     for number, words in enumerate(rows if left else ()):
         told = shortened(words, left - 6, font)
@@ -105,6 +109,23 @@ def _written(
 ) -> None:
     for number, words in enumerate(lines):
         pen.text((MARGIN_PX, top + line_px * number), words, fill=ink, font=font)
+
+
+def _numbers(
+    pen: ImageDraw.ImageDraw,
+    matrix: Float[np.ndarray, "rows columns"],
+    end: float,
+    corner: tuple[int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """The numbers in their cells, light on dark ones; what is missing is white."""
+    for (row, column), value in np.ndenumerate(matrix):
+        x, y = corner[0] + column * WRITTEN_PX, corner[1] + row * WRITTEN_PX
+        if np.isnan(value):
+            pen.rectangle((x, y, x + WRITTEN_PX, y + WRITTEN_PX), fill="white")
+            continue
+        ink = "white" if abs(value) > 0.55 * end else INK
+        pen.text((x + WRITTEN_PX // 2, y + WRITTEN_PX // 2), f"{value:.2f}", fill=ink, font=font, anchor="mm")
 
 
 def _ruled(

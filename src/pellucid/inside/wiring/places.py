@@ -53,10 +53,6 @@ class Place:
         found = self.per_unit(tensor)
         return found.flatten(2).mean(2) if found.dim() > 2 else found
 
-    def unlike(self, fill: Float[Tensor, " units"]) -> Float[Tensor, "b units *ones"]:
-        """Numbers for each unit, in a form that is laid over the value with its units second."""
-        return fill.to(self.value.data).view(1, -1, *[1] * (len(self.value.shape) - 2))
-
 
 @dataclass(frozen=True, eq=False)
 class Means:
@@ -140,6 +136,14 @@ def feeding(trace: Trace, name: str) -> str:
     raise LayerError(f'nothing that was recorded feeds "{name}"')
 
 
+def chain(trace: Trace) -> list[str]:
+    """The layers through which everything goes, from the first to the classes: each feeds the next one."""
+    found, name = [CLASSES], CLASSES
+    while (name := feeding(trace, name)) != INPUT:
+        found.insert(0, name)
+    return found
+
+
 def fed(trace: Trace, name: str) -> str:
     """The nearest later layer with units through which everything goes that a layer gives; `"classes"` where none is.
 
@@ -202,11 +206,11 @@ def gathered(model: Model, data: Data) -> tuple[Pictures, Opened]:
     raise ImageError(f"no picture of the data can be read: {why}; give a folder, a list of pictures or a tensor")
 
 
-def recordings(model: Model, data: Pictures, first: Opened) -> Iterator[tuple[list[int], Opened]]:
+def recordings(data: Pictures, first: Opened) -> Iterator[tuple[list[int], Opened]]:
     """Numbers of some pictures and their recording, until all are through; as many at once as memory allows."""
     room = max(1, min(MOST, ROOM_BYTES // max(1, bytes_held(first.trace))))
     for numbers, x in data.batches(1 if first.trace.reads else room):
-        yield numbers, _opened(model, x)
+        yield numbers, _opened(first.model, x)
 
 
 def _opened(model: Model, x: Tensor) -> Opened:

@@ -15,33 +15,28 @@ from pellucid.images.datasets import Pictures
 from pellucid.inside.opened import Opened
 from pellucid.inside.wiring.places import Means, Place, place, recordings
 from pellucid.inside.wiring.tally import Tally
-from pellucid.models.model import Model
 
 
 class Off:
-    """A layer with one unit of one picture at a constant, everywhere; see `pellucid.core.edits.OfChannels`.
+    """A place with one unit of one picture at what stands for it; see `pellucid.core.edits.OfChannels`.
 
     Args:
         pairs: number of the picture and of the unit, for each edit.
-        fill: the constant of every unit.
+        away: what stands for the units, in the form of the place with its units second.
     """
 
-    def __init__(self, at: Place, pairs: Sequence[tuple[int, int]], fill: Float[Tensor, " units"]) -> None:
-        self.at, self.fill = at, fill.to(at.value.data)
-        self.axis = 1 if at.axis is None else at.axis
+    def __init__(self, at: Place, pairs: Sequence[tuple[int, int]], away: Float[Tensor, "b units *space"]) -> None:
+        self.at, self.away = at, away
         self.rows: Sequence[int] = [row for row, _ in pairs]
         self.channels: Sequence[int] = [unit for _, unit in pairs]
         self.boxes: Sequence[Box] | None = None
 
     def channel(self, which: Sequence[int]) -> Float[Tensor, "n *space"]:
-        space = [n for axis, n in enumerate(self.at.value.shape) if axis not in (0, self.axis)]
-        values = self.fill[[self.channels[i] for i in which]]
-        return values.view(-1, *[1] * len(space)).expand(-1, *space)
+        return self.away[[self.rows[i] for i in which], [self.channels[i] for i in which]]
 
     def inputs(self, which: Sequence[int]) -> Float[Tensor, "n *shape"]:
         found = self.at.value.data[[self.rows[i] for i in which]]
-        for number, i in enumerate(which):
-            found[number].select(self.axis - 1, self.channels[i]).fill_(self.fill[self.channels[i]])
+        self.at.per_unit(found)[list(range(len(which))), [self.channels[i] for i in which]] = self.channel(which)
         return found
 
     def inside(self, which: int) -> Float[Tensor, "*box"]:
@@ -49,37 +44,43 @@ class Off:
 
 
 def without(
-    trace: Trace, source: Place, units: Sequence[int], fill: Float[Tensor, " all"], read: Place, bar: Progress
+    trace: Trace,
+    source: Place,
+    units: Sequence[int],
+    away: Float[Tensor, "_ all *space"],
+    read: Place,
+    bar: Progress,
 ) -> Float[Tensor, "b units read"]:
-    """The means of every unit of a later place, with each unit of an earlier one at its fill.
+    """The means of every unit of a later place, with each unit of an earlier one at what stands for it.
 
-    Only what lies between the two is run again, and nothing where a unit is at its fill already.
+    Only what lies between the two is run again, and nothing where a unit is as if off already.
+
+    Args:
+        away: what stands for the units, with the units second; one for all pictures, or one for each.
     """
-    before = read.means(read.value.data)
-    found = before[:, None].expand(-1, len(units), -1).clone()
-    change = source.per_unit(source.value.data) != source.unlike(fill)
-    live = change.flatten(2).any(2) if change.dim() > 2 else change
+    before, now = read.means(read.value.data), source.per_unit(source.value.data)
+    found, away = before[:, None].expand(-1, len(units), -1).clone(), away.to(now).expand_as(now)
+    live = (now != away).flatten(2).any(2) if now.dim() > 2 else now != away
     pairs = [(row, number) for row in range(trace.batch) for number, unit in enumerate(units) if live[row, unit]]
     bar.advance(trace.batch * len(units) - len(pairs), f"units of {source.name}")
     if pairs:
-        edits = Off(source, [(row, units[number]) for row, number in pairs], fill)
+        edits = Off(source, [(row, units[number]) for row, number in pairs], away)
         rows, numbers = (torch.tensor(column) for column in zip(*pairs, strict=True))
         found[rows, numbers] = answers(trace, edits, Means(read), place=source.value, progress=bar).values.to(found)
     return found
 
 
-def fills(model: Model, data: Pictures, first: Opened, name: str, fill: str) -> Float[Tensor, " units"]:
+def fills(data: Pictures, first: Opened, name: str, fill: str) -> Float[Tensor, "1 units *ones"]:
     """What stands for a unit that is off: zero, or its own mean over all positions of all pictures."""
     at = place(first.trace, name)
-    if fill == "zero":
-        return at.value.data.new_zeros(at.units)
-    return torch.from_numpy(means_of(model, data, first, [name])[0]).to(at.value.data)
+    constants = means_of(data, first, [name])[0] if fill == "mean" else np.zeros(at.units)
+    return torch.from_numpy(constants).view(1, -1, *[1] * (at.per_unit(at.value.data).dim() - 2))
 
 
-def means_of(model: Model, data: Pictures, first: Opened, names: Sequence[str]) -> list[Float64[np.ndarray, " units"]]:
+def means_of(data: Pictures, first: Opened, names: Sequence[str]) -> list[Float64[np.ndarray, " units"]]:
     """Each unit's mean over all positions of all pictures, for several places."""
     tallies = [Tally() for _ in names]
-    for _, now in recordings(model, data, first):
+    for _, now in recordings(data, first):
         for name, tally in zip(names, tallies, strict=True):
             at = place(now.trace, name)
             tally.add(at.means(at.value.data))
