@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import Tensor
 
 from pellucid.core.boxes import NOTHING, Boxes, thinned
 from pellucid.core.layout import UNKNOWN, layout
@@ -128,16 +129,24 @@ def _field(value: Value, seen: Seen, lengths: tuple[int, ...], channel: int | No
     count, low, high, axes = len(lengths), [], [], []
     for a, n in enumerate(lengths):
         pair = thinned(hull[[a, count + a]])
-        running = [p for p in range(len(places)) if pair.shape[p + 1] > 1]
-        axis = running[0] if len(running) == 1 else min(a, len(places) - 1)
-        pair = pair.amin([p + 1 for p in running], keepdim=True) if len(running) > 1 else pair
-        line = pair.movedim(axis + 1, -1).reshape(2, -1).expand(2, value.shape[places[axis]])
+        axis, line = _line(pair, min(a, len(places) - 1))
+        line = line.expand(2, value.shape[places[axis]])
         first, last = _ends(line.double().numpy(), n, bool(seen.everywhere))
         low.append(first)
         high.append(last)
         axes.append(axis)
     ordered = axes == list(range(len(places)))
     return Field(tuple(low), tuple(high), lengths, seen.everywhere, seen.aligned, () if ordered else tuple(axes))
+
+
+def _line(pair: Boxes, usual: int) -> tuple[int, Tensor]:
+    """The axis of the positions along which boxes change, and what they are there; around all if no single one does."""
+    running = [p for p in range(pair.dim() - 1) if pair.shape[p + 1] > 1]
+    for axis in running:
+        line = pair.amin([p + 1 for p in running if p != axis], keepdim=True) if len(running) > 1 else pair
+        if bool(((pair == line) | ~torch.isfinite(pair)).all()):
+            return axis, line.reshape(2, -1)
+    return usual, pair.flatten(1).amin(1, keepdim=True)
 
 
 def _ends(line: np.ndarray, length: int, everywhere: bool) -> tuple[np.ndarray, np.ndarray]:

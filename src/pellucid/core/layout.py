@@ -1,5 +1,6 @@
 """Which axis of a recorded value counts images, and which counts channels."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pellucid.core.trace import Node, Trace, Value
@@ -44,12 +45,22 @@ def _after(node: Node, known: dict[Value, Axes]) -> Axes:
         return Axes(before.batch, 1)
     if node.base in RESHAPES and new != old:
         kept = before.batch == 0 and len(new) > 0 and new[0] == old[0]
-        return Axes(0, None) if kept else UNKNOWN
+        return Axes(0, _regrouped(before.channel, old, new)) if kept else UNKNOWN
     if len(new) != len(old):
         return Axes(0 if before.batch == 0 and len(new) > 0 and new[0] == old[0] else None, None)
     if node.kind == "linear" and before.channel is None:
         return Axes(before.batch, len(new) - 1)
     return before
+
+
+def _regrouped(channel: int | None, old: Sequence[int], new: Sequence[int]) -> int | None:
+    """Where the channels are behind a reshape that leaves them, and all before or behind them, as they were."""
+    if channel is None:
+        return None
+    if tuple(old[: channel + 1]) == tuple(new[: channel + 1]):
+        return channel
+    behind = len(old) - channel
+    return len(new) - behind if len(new) > behind and tuple(old[channel:]) == tuple(new[-behind:]) else None
 
 
 def _source(node: Node, known: dict[Value, Axes]) -> Value | None:
