@@ -183,12 +183,12 @@ def pictures(data: Data, preprocess: Preprocess | None, *, limit: int | None = N
         return Pictures(found.sources, found.names, found.labels, preprocess)
     taken = [k * len(found.sources) // limit for k in range(limit)]
     kept = {new: failed[old] for new, old in enumerate(taken) if old in failed}
-    parts = ([part[n] for n in taken] for part in (found.sources, found.names, found.labels))
-    return Pictures(*parts, preprocess, kept)
+    sources, names, labels = ([part[n] for n in taken] for part in (found.sources, found.names, found.labels))
+    return Pictures(sources, names, labels, preprocess, kept)
 
 
 def _none_readable(failed: dict[int, str]) -> str:
-    number, why = next(iter(failed.items()))
+    why = next(iter(failed.values()))
     return f"none of {len(failed)} pictures can be read; the first of them: {why}"
 
 

@@ -67,8 +67,8 @@ class Archived:
     archive: Archive
     info: ZipInfo
 
-    def read(self, limits: Limits = Limits()) -> bytes:
-        return self.archive.read(self.info, limits)
+    def read(self) -> bytes:
+        return self.archive.read(self.info, Limits())
 
     def size_bytes(self) -> int:
         return self.info.file_size
