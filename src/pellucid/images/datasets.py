@@ -176,15 +176,15 @@ def pictures(data: Data, preprocess: Preprocess | None, *, limit: int | None = N
     else:
         found, failed = listed(data, batched=preprocess is not None, limit=limit), {}
     if not len(found.sources):
-        raise ImageError("no pictures came; give a folder, a .zip, a list of pictures or a tensor of inputs")
+        raise ImageError("the data is empty; give a folder, a .zip, a list of pictures or a tensor of inputs")
     if preprocess is None and not all(isinstance(s, Tensor | Item) for s in found.sources):
         raise ModelError(UNKNOWN)
     if limit is None or limit >= len(found.sources):
         return Pictures(found.sources, found.names, found.labels, preprocess)
     taken = [k * len(found.sources) // limit for k in range(limit)]
     kept = {new: failed[old] for new, old in enumerate(taken) if old in failed}
-    sources, names, labels = ([part[n] for n in taken] for part in (found.sources, found.names, found.labels))
-    return Pictures(sources, names, labels, preprocess, kept)
+    sources, names = [found.sources[n] for n in taken], [found.names[n] for n in taken]
+    return Pictures(sources, names, [found.labels[n] for n in taken], preprocess, kept)
 
 
 def _none_readable(failed: dict[int, str]) -> str:
