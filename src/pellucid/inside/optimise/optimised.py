@@ -127,7 +127,7 @@ class Optimised(Shows):
 
     def image(self) -> Image.Image:
         panels: list[Panel] = [
-            (enlarged(image, SHOWN_PX), (name, f"value {number(value)}"))
+            (enlarged(image, SHOWN_PX), (name, f"value {value:.3g}"))
             for image, name, value in zip(self.images(), self.names, self.values, strict=True)
         ]
         return sheet(f"{self.title}: {self.model}", [], rows_of(panels))
