@@ -149,6 +149,8 @@ def dream(
         "step_size": step_size, "jitter_px": jitter_px, "tile_px": tile_px, "seed": seed,
     }  # fmt: skip
     _check(settings, guide)
+    if isinstance(image, Tensor) and image.dim() > 0 and len(image) != 1:
+        raise ImageError(f"inputs of shape {tuple(image.shape)} came; dream of one at a time, (1, c, h, w)")
     inside = opened(model, image)
     canvas = canvas_of(inside, image)
     layers = [inside.layer(name) for name in ([layer] if layer is None or isinstance(layer, str) else layer)]
@@ -179,7 +181,10 @@ def _check(settings: dict[str, Any], guide: Any) -> None:
         )
     if not 0 < settings["step_size"] <= 1:
         raise SettingError(f"step_size={settings['step_size']} came; use a part of the pixels' range, such as 0.006")
-    if guide is not None and settings["channel"] is not None:
+    channel = settings["channel"]
+    if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
+        raise SettingError(f"channel={channel!r} came; use the number of a channel, from 0 on")
+    if guide is not None and channel is not None:
         raise SettingError("a guide and a channel came; a guide speaks for all channels, so leave one of them out")
 
 
@@ -206,6 +211,11 @@ def _octaves(dreamer: Climber, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor
             continue
         detail = x - base
         found.append(octave)
+    silent = sum(octave.silent for octave in found)
+    if silent:
+        notes.append(
+            f"{silent} steps changed nothing: no gradient came, as from a layer or channel that is silent there"
+        )
     done = whole + resized(detail, (whole.shape[1], whole.shape[2]))
     return done.clamp(dreamer.canvas.low, dreamer.canvas.high), found, notes
 

@@ -8,8 +8,10 @@ from torch import Tensor
 from pellucid.core.errors import LayerError
 from pellucid.core.fields import Field
 
+Places = tuple[Float64[np.ndarray, "_"], ...]  # one array for each axis
 
-def centres(field: Field, positions: tuple[int, ...], layer: str) -> tuple[Float64[np.ndarray, "n"], ...]:
+
+def centres(field: Field, positions: tuple[int, ...], layer: str) -> Places:
     """Where each position of a layer lies along each axis of the input, pixel i covering [i, i + 1).
 
     A unit lies at the middle of its receptive field. Where several neighbours see the same pixels (behind an
@@ -44,7 +46,7 @@ def weights(at: Float64[np.ndarray, "m"], pixels: Float64[np.ndarray, "n"]) -> F
     return found
 
 
-def laid(maps: Float[Tensor, "c *space"], at: tuple[Float64[np.ndarray, "n"], ...], size: tuple[int, ...]) -> Tensor:
+def laid(maps: Float[Tensor, "c *space"], at: Places, size: tuple[int, ...]) -> Tensor:
     """Maps on the pixels of the input, `(c, *size)`."""
     found = maps
     for axis, (places, n) in enumerate(zip(at, size, strict=True), start=1):

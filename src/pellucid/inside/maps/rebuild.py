@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pellucid.inside.maps.align import through, weights
+from pellucid.inside.maps.align import Places, through, weights
 from pellucid.inside.maps.drawing import fitted
 from pellucid.inside.showing import Shows
 from pellucid.render.sheet import sheet
@@ -54,7 +54,7 @@ class Rebuilt(Shows):
 
 
 def least_squares(
-    maps: Float[Tensor, "c *space"], x: Float[Tensor, "d *size"], at: tuple[np.ndarray, ...]
+    maps: Float[Tensor, "c *space"], x: Float[Tensor, "d *size"], at: Places
 ) -> tuple[Float[Tensor, "d *size"], float]:
     """`min_W,b Σ_pixels ‖x − (W A + b)‖²`, with the maps A laid on the pixels; and the share of variance explained.
 
@@ -91,7 +91,7 @@ class _Laid:
     mean: Tensor
 
     @classmethod
-    def on(cls, maps: Tensor, at: tuple[np.ndarray, ...], size: tuple[int, ...]) -> "_Laid":
+    def on(cls, maps: Tensor, at: Places, size: tuple[int, ...]) -> "_Laid":
         across = maps
         for axis, (places, n) in enumerate(zip(at[1:], size[1:], strict=True), start=2):
             across = through(across, weights(places, np.arange(n) + 0.5), axis)

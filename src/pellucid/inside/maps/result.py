@@ -16,7 +16,7 @@ from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.core.target import Target
 from pellucid.inside.maps import drawing
-from pellucid.inside.maps.align import centres, laid, through, weights
+from pellucid.inside.maps.align import Places, centres, laid, through, weights
 from pellucid.inside.maps.deciding import contributions
 from pellucid.inside.maps.layer import LayerMaps
 from pellucid.inside.maps.rebuild import Rebuilt, least_squares
@@ -200,7 +200,7 @@ class Maps(Shows):
     def _input_px(self) -> tuple[int, ...]:
         return tuple(self.inside.trace.inputs[0].shape[2:])
 
-    def _centres(self, name: str) -> tuple[np.ndarray, ...]:
+    def _centres(self, name: str) -> Places:
         return centres(self.inside.field(name), self.found[name].values.shape[1:], name)
 
     def _on_input(self, pixel: Sequence[int | float]) -> tuple[float, ...]:
