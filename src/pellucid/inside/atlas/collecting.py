@@ -1,4 +1,4 @@
-"""Activations out of many pictures: from each a vector at a random place of a layer, and what it gives to the scores."""
+"""Activations out of many pictures: from each a vector at a random place of a layer, and what it gives to classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -25,6 +25,7 @@ SHEET_PX, CELL_PX, WORDS_PX = 1200, (24, 112), 72
 SMALLEST = 0.45  # of a cell's side, for the least dense one that is drawn
 TENSORS = ("vectors", "attributions", "pictures", "positions", "boxes")
 KIND = "activation atlas"
+DOT = (90, 110, 160)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +124,8 @@ class Atlas(Shows):
             left, top = 10 + cell.column * px, 34 + cell.row * (px + words)
             shown, own = self.picture(k), max(4, round((px - 2) * self.size(k)))
             if shown is None:
-                pen.ellipse((left + (px - own) // 2, top + (px - own) // 2, left + (px + own) // 2, top + (px + own) // 2),
-                            fill=(90, 110, 160))  # fmt: skip
+                x, y = left + px // 2, top + px // 2
+                pen.ellipse((x - own // 2, y - own // 2, x + own // 2, y + own // 2), fill=DOT)
             else:
                 small = Image.fromarray(shown).resize((own, own), Image.Resampling.LANCZOS)
                 canvas.paste(small, (left + (px - own) // 2, top + (px - own) // 2))
@@ -133,10 +134,6 @@ class Atlas(Shows):
                 text = shortened(self.labels[cell.classes[0]], px - 2, font)
                 pen.text((left + px / 2, top + px + 7), text, fill=INK, font=font, anchor="mm")
         return canvas
-
-    def html(self) -> str:
-        """The body of its page as it reads without a script: the sheet and the table."""
-        return super().html()
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
         """Write it by the suffix of the path: an interactive page (.html), the sheet (.png), facts (.json), or all of
@@ -156,7 +153,7 @@ class Atlas(Shows):
         facts = {
             "kind": KIND, "model": self.model, "layer": self.layer, "labels": self.labels, "names": self.names,
             "cells": [asdict(cell) for cell in self.cells], "drawn": self.drawn, "settings": self.settings,
-            "notes": self.notes, "passed_over": self.samples.passed_over,
+            "notes": self.notes,
         }  # fmt: skip
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
         return write_tensors(path, tensors, facts, overwrite=overwrite)
@@ -173,10 +170,8 @@ class Atlas(Shows):
             raise FileError(f"{path} holds no activation atlas; open what Atlas.save wrote as .safetensors")
         try:
             a = {name: tensor.numpy() for name, tensor in tensors.items()}
-            cells = tuple(
-                Cell(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}) for c in facts["cells"]
-            )
-            samples = Samples(*(a[name] for name in TENSORS), facts["passed_over"])
+            cells = tuple(map(_cell, facts["cells"]))
+            samples = Samples(*(a[name] for name in TENSORS))
             return cls(
                 facts["model"], facts["layer"], tuple(facts["labels"]), tuple(facts["names"]), samples,
                 Grid(a["places"], a["rows"], a["counts"], cells, a["means"]), tuple(facts["drawn"]), a["icons"],
@@ -203,3 +198,8 @@ class Atlas(Shows):
             f'Atlas("{self.layer}" of {self.model}, {len(self.samples)} activations, {len(self.cells)} cells, '
             f"{len(self.drawn)} icons; fullest: {self.labels[best.classes[0]]} {number(best.shares[0])})"
         )
+
+
+def _cell(facts: dict[str, Any]) -> Cell:
+    classes, shares, examples = (tuple(facts[name]) for name in ("classes", "shares", "examples"))
+    return Cell(facts["row"], facts["column"], facts["count"], classes, shares, examples)
