@@ -9,7 +9,7 @@ import pellucid as pel
 from method_cases import D, close, plain, pooled, random_input, score, undrawn
 from networks.awkward import AWKWARD, example, twin
 from networks.common import seeded
-from oracles import cams
+from oracles import cams, wiring
 from pellucid.core.record import record
 from pellucid.core.trace import Trace
 from pellucid.methods import fullgrad
@@ -61,6 +61,15 @@ def test_each_share_is_the_slow_term_of_its_layer(make, axes: int):
     for name, term in zip(biased, parts.bias_terms, strict=True):
         close(shares[name], term.flatten(1).sum(1), 1e-11)
     close(total(shares), model(x)[:, 1].detach(), 1e-10)
+
+
+def test_the_shares_by_another_hand():
+    model, x = pooled(), random_input(1, 3, 8, 8)
+    expected, _ = wiring.full_gradient(model, x, 1)
+    found = layer_shares(record(model, x), pel.logit(1))
+    assert list(found) == list(expected)
+    for name, share in found.items():
+        assert float(share) == pytest.approx(expected[name], rel=1e-10, abs=1e-12)
 
 
 def test_residual_sums_concatenation_pooling_and_a_module_called_input():
