@@ -47,8 +47,8 @@ def grouped(
 ) -> Groups:
     """Co-clusters of a matrix by its sizes, or groups that were given.
 
-    The singular vectors of `D_r^{-1/2} |C| D_c^{-1/2}` behind the trivial first one place rows and columns in one space, where
-    k-means parts them; k is where the singular values fall furthest, from 2 to 8.
+    The singular vectors of `D_r^{-1/2} |C| D_c^{-1/2}` behind the trivial first one place rows and columns in one
+    space, where k-means parts them; k is where the singular values fall furthest, from 2 to 8.
 
     Args:
         count: how many groups; chosen where it is None.
@@ -138,15 +138,15 @@ def k_means(points: Float64[np.ndarray, "n d"], k: int, random: np.random.Genera
             chances = away / away.sum() if away.sum() > 0 else None
             centres = np.concatenate([centres, points[[random.choice(len(points), p=chances)]]])
         for _ in range(ROUNDS):
-            distance = ((points[:, None] - centres) ** 2).sum(2)
-            of = distance.argmin(1)
+            of = ((points[:, None] - centres) ** 2).sum(2).argmin(1)
             moved = np.stack([points[of == g].mean(0) if (of == g).any() else centres[g] for g in range(k)])
             if np.array_equal(moved, centres):
                 break
             centres = moved
+        distance = ((points[:, None] - centres) ** 2).sum(2)
         total = float(distance.min(1).sum())
         if total < least:
-            best, least = of, total
+            best, least = distance.argmin(1), total
     return best
 
 

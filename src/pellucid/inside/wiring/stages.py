@@ -78,7 +78,9 @@ class LayerCoupling(Shows):
     @property
     def tables(self) -> tuple[Table, ...]:
         pairs = [(i, j) for i, j in np.argwhere(~np.isnan(self.changed))]
-        rows = [(self.layers[i], self.layers[j], self.changed[i, j], _known(self.relevance[i, j])) for i, j in pairs]
+        rows = [
+            (self.layers[i], self.layers[j], _known(self.changed[i, j]), _known(self.relevance[i, j])) for i, j in pairs
+        ]
         columns = ("later layer", "earlier layer", "change with its mean alone", "relevance through it")
         return (table("layers", columns, rows),)
 
