@@ -257,7 +257,7 @@ def test_what_can_not_be_shown_is_told(net, x):
         found.of("first").order("varience")
     with pytest.raises(TargetError, match="2 targets"):
         maps(net, x, target="top2")
-    with pytest.raises(ImageError, match="no pictures came"):
+    with pytest.raises(ImageError, match="empty"):
         maps(net, x, data=[])
 
 

@@ -1,6 +1,7 @@
 """`pellucid methods`, `models`, `layers` and `doctor`: what there is, and what works on a network."""
 
 import inspect
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from pellucid.cli.printing import Print, echo_json, safe, table
 from pellucid.core.errors import LayerError, SettingError
+from pellucid.core.fields import fields
 from pellucid.core.layers import last_spatial
 from pellucid.core.record import record
+from pellucid.core.trace import Trace
 from pellucid.methods import METHODS
 from pellucid.methods.books import Line, books
 from pellucid.methods.doctor import doctor, example_input
@@ -101,37 +104,63 @@ def _noise(size: str, model: Model) -> Tensor:
 def show_layers(
     model: str, weights: str | None, preprocess: Path | None, size: str | None, show: Print, as_json: bool
 ) -> None:
-    """The layers that ran, with their outputs; the one that would be chosen is marked."""
+    """The layers that ran, with their outputs, fields and parameters; the one that would be chosen is marked."""
     loaded, x = _loaded(model, weights, preprocess, size)
     trace = record(loaded.module, x)
     try:
         chosen = last_spatial(trace)[0].partition("#")[0]
     except LayerError:
         chosen = ""
-    layers = [
-        {
-            "layer": path,
-            "kind": trace.kinds[path],
-            "calls": len(calls),
-            "output": [list(v.shape[1:]) for v in calls[-1]],
-            "chosen": path == chosen,
-        }
-        for path, calls in trace.layers.items()
-    ]
+    layers = [_layer_facts(trace, path, path == chosen) for path in trace.layers]
     if as_json:
         echo_json(layers)
         return
-    rows = table("layer", "kind", "calls", "output", "")
+    rows = table("layer", "kind", "calls", "output", "sees", "every", "weights", "")
     for row in layers:
-        shapes = ", ".join("×".join(map(str, shape)) for shape in row["output"])
         rows.add_row(
             safe(row["layer"]),
             safe(row["kind"]),
             str(row["calls"]),
-            shapes,
-            "← chosen when none is named" if row["chosen"] else "",
+            ", ".join(_times(shape) for shape in row["output"]),
+            "all" if row["everywhere"] else _side(row["field_px"]),
+            _side(row["stride_px"]),
+            str(row["parameters"]),
+            "←" if row["chosen"] else "",
         )
     show(rows)
+    show("sees, every: how far a unit looks and how far units lie apart on the input, in pixels; all: the whole of it")
+    if chosen:
+        show(f"← {safe(chosen)} is chosen when none is named")
+
+
+def _layer_facts(trace: Trace, path: str, chosen: bool) -> dict[str, Any]:
+    """One layer: what it gives out, how far its units see and how far they lie apart on the input, its parameters."""
+    calls = trace.layers[path]
+    field = next((fields(trace)[v] for v in calls[-1][:1] if v in fields(trace)), None)
+    everywhere = "" if field is None else field.everywhere or ("no positions" if not field.low else "")
+    return {
+        "layer": path,
+        "kind": trace.kinds[path],
+        "calls": len(calls),
+        "output": [list(v.shape[1:]) for v in calls[-1]],
+        "field_px": [] if field is None else list(field.size_px),
+        "stride_px": [] if field is None else [round(s, 2) for s in field.stride_px],
+        "everywhere": everywhere,
+        "parameters": sum(p.numel() for p in trace.module.get_submodule(path).parameters()),
+        "chosen": chosen,
+    }
+
+
+def _side(numbers: Sequence[int | float]) -> str:
+    """A length for all axes where they agree; – where there is none."""
+    if not any(numbers):
+        return "–"
+    return f"{numbers[0]:g}" if len(set(numbers)) == 1 else _times(numbers)
+
+
+def _times(numbers: Sequence[int | float]) -> str:
+    """`3×224×224`."""
+    return "×".join(f"{n:g}" for n in numbers)
 
 
 def show_doctor(

@@ -102,9 +102,9 @@ def dream(
     channel: int | None = None,
     guide: Any = None,
     octaves: int = 4,
-    octave_scale: float = 1.4,
+    octave_scale: int | float = 1.4,
     steps: int = 10,
-    step_size: float = STEP,
+    step_size: int | float = STEP,
     jitter_px: int = 32,
     tile_px: int = 512,
     seed: int = 0,
@@ -228,7 +228,7 @@ def _refused(dreamer: Climber, size: tuple[int, int], error: Exception) -> str:
     )
 
 
-def _size(x: Tensor, smaller: float) -> tuple[int, int]:
+def _size(x: Tensor, smaller: int | float) -> tuple[int, int]:
     return max(1, round(x.shape[1] / smaller)), max(1, round(x.shape[2] / smaller))
 
 

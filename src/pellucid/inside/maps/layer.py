@@ -1,8 +1,8 @@
 """One layer in one picture: all its channels as heat maps, in any order, with their numbers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -11,10 +11,12 @@ from PIL import Image
 from pellucid.core.errors import SettingError, check_known
 from pellucid.core.tables import Table, table
 from pellucid.inside.maps import drawing
-from pellucid.inside.maps.channels import Channels
+from pellucid.inside.maps.channels import SORTS, Channels
 from pellucid.inside.maps.spread import Spread
 from pellucid.inside.showing import Shows
+from pellucid.render.leaf import picture_html
 from pellucid.render.sheet import sheet
+from pellucid.render.tabular import tables_html
 
 Scale = Literal["channel", "data"]
 SCALES = ("channel", "data")
@@ -34,6 +36,7 @@ class LayerMaps(Shows):
         spread: where the data set's values lie; None where none was given.
         names: the classes, where the channels are the network's classes.
         picture: what the network was fed, as people see it.
+        by, scale: the order and the limits of `image`, `html` and `tables`; see `sorted`.
 
     Example:
         >>> from torch import nn
@@ -51,6 +54,8 @@ class LayerMaps(Shows):
     spread: Spread | None = None
     names: tuple[str, ...] | None = None
     picture: Image.Image | None = None
+    by: str = "variance"
+    scale: Scale = "channel"
 
     @property
     def title(self) -> str:
@@ -74,6 +79,16 @@ class LayerMaps(Shows):
     def order(self, by: str = "variance") -> Int64[np.ndarray, "c"]:
         """All channels, the largest first; by number, mean, max, variance, sparsity or support."""
         return self.channels.order(by)
+
+    def sorted(self, by: str, scale: Scale = "channel") -> "LayerMaps":
+        """The same layer, shown and saved in another order, or with the limits of the data set.
+
+        Raises:
+            SettingError: no such order or scale, or no data set was given.
+        """
+        check_known("order", by, SORTS)
+        self.limits(0, scale)
+        return replace(self, by=by, scale=scale)
 
     def limits(self, channel: int, scale: Scale = "channel") -> tuple[float, float]:
         """Least and greatest value of a channel here, or its 0.1 and 99.9 percentile in the data set.
@@ -102,12 +117,12 @@ class LayerMaps(Shows):
         return np.where(high > low, np.clip(share, 0, 1), self.values > high).astype(np.float32)
 
     def page(
-        self, by: str = "variance", *, page: int = 0, top: int | None = None, scale: Scale = "channel"
+        self, by: str | None = None, *, page: int = 0, top: int | None = None, scale: Scale | None = None
     ) -> Image.Image:
         """A contact sheet of 64 channels, each with its number, mark and limits; bars for a layer without positions.
 
         Args:
-            by: in which order; see `order`.
+            by: in which order; see `order`. That of `sorted` where it is None.
             page: the first is 0.
             top: only the first so many.
             scale: see `normalised`.
@@ -115,6 +130,9 @@ class LayerMaps(Shows):
         Raises:
             SettingError: no such order, page or scale.
         """
+        by, scale = by or self.by, scale or self.scale
+        if top is not None and top < 1:
+            raise SettingError(f"top={top} came; ask for at least 1 channel")
         order = self.order(by)[:top]
         pages = max(1, -(-len(order) // PER_PAGE))
         if not 0 <= page < pages:
@@ -128,14 +146,25 @@ class LayerMaps(Shows):
         panels = [self._cell(c, scale) for c in shown]
         return sheet(words, left, drawing.rows(panels), self._key(scale))
 
-    def pages(self, by: str = "variance", *, scale: Scale = "channel") -> Iterator[Image.Image]:
-        """All sheets, one after another."""
+    def pages(self, by: str | None = None, *, scale: Scale | None = None) -> Iterator[Image.Image]:
+        """All sheets, one after another; see `page`."""
         for page in range(-(-self.count // PER_PAGE)):
             yield self.page(by, page=page, scale=scale)
 
     def image(self) -> Image.Image:
-        """The first sheet, the channels of the largest variance first."""
-        return self.page("variance" if self.values.ndim > 1 else "max")
+        """The first sheet; a layer without positions has no variance and is shown by its values."""
+        return self.page("max" if self.values.ndim == 1 and self.by == "variance" else None)
+
+    def html(self) -> str:
+        """Every sheet, then the numbers."""
+        first = picture_html(self.image(), self.sentence())
+        rest = (picture_html(self.page(page=n), f"page {n + 1}") for n in range(1, -(-self.count // PER_PAGE)))
+        return f"{first}{''.join(rest)}{tables_html(self.tables)}"
+
+    def facts(self) -> dict[str, Any]:
+        """The layer as JSON values, without its maps."""
+        pictures = None if self.spread is None else self.spread.pictures
+        return {**super().facts(), "layer": self.layer, "by": self.by, "pictures of the data set": pictures}
 
     def sentence(self) -> str:
         """How many channels there are, how much of them is zero, and which are dead or saturated."""
@@ -148,12 +177,12 @@ class LayerMaps(Shows):
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The numbers of every channel, those of the largest variance first."""
+        """The numbers of every channel, in the order of `sorted`."""
         c = self.channels
         columns = ["channel", "mean", "max", "variance", "zeros (fraction)", f"support of {self.target}"]
         columns += ["at a limit (fraction)", "mark", *(["percentile of the max"] if self.spread else [])]
         rows = []
-        for k in map(int, self.order()):
+        for k in map(int, self.order(self.by)):
             row = [self._called(k), c.mean[k], c.max[k], c.variance[k], c.sparsity[k], c.support[k], c.at_limit[k]]
             rank = [] if self.spread is None else [100 * self.spread.rank(k, float(c.max[k]))]
             rows.append([*row, c.mark(k), *rank])

@@ -34,7 +34,7 @@ class Region:
 
 
 def masks(
-    energy: Float[np.ndarray, "*space"], count: int, level: float = LEVEL
+    energy: Float[np.ndarray, "*space"], count: int, level: int | float = LEVEL
 ) -> list[tuple[tuple[int, ...], Bool[np.ndarray, "*space"]]]:
     """Key points in falling order of energy, each with the connected positions around it.
 

@@ -109,7 +109,7 @@ class Maps(Shows):
             found[name] = vector.flatten().numpy()
         return found
 
-    def regions(self, layer: str | None = None, count: int = 3, level: float = LEVEL) -> list[Region]:
+    def regions(self, layer: str | None = None, count: int = 3, level: int | float = LEVEL) -> list[Region]:
         """The most active places of a layer, by energy: key points with the connected positions around them.
 
         Args:
