@@ -14,7 +14,7 @@ from pellucid.core.progress import Progress
 from pellucid.core.watch import Watch
 from pellucid.inside.opened import Opened
 from pellucid.inside.optimise.canvases import Canvas
-from pellucid.inside.optimise.objectives import Reading, Seen
+from pellucid.inside.optimise.wishes import Reading, Seen
 from pellucid.inside.optimise.space import Space
 from pellucid.inside.optimise.waking import woken
 
@@ -78,7 +78,8 @@ class Climb:
             if step in snapshots:
                 self.kept[step] = self.canvas.pixels().detach()
             optimiser.zero_grad()
-            asleep = self._gradient(step)
+            before, asleep = asleep, self._gradient(step)
+            _forget(optimiser, before & ~asleep)
             optimiser.step()
             self.steps_done = step + 1
             try:
@@ -171,7 +172,7 @@ class Climb:
                 found += [float("nan")] * count
             else:
                 maps = self.opened.maps(reading.unit.layer, outputs[reading.unit.layer])[start : start + count]
-                found += maps[:, reading.unit.channel].flatten(1).amax(1).tolist()
+                found += maps[:, reading.unit.channel].reshape(count, -1).amax(1).tolist()
             start += count
         return found
 
@@ -181,3 +182,13 @@ def fitted(x: Tensor, like: Tensor) -> Tensor:
     if x.shape[2:] == like.shape[2:]:
         return x
     return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False, antialias=True)
+
+
+def _forget(optimiser: torch.optim.Optimizer, awake: Tensor) -> None:
+    """Pictures that have just been woken start afresh: what woke them was of another size than what follows."""
+    if not bool(awake.any()):
+        return
+    for state in optimiser.state.values():
+        for moment in state.values():
+            if isinstance(moment, Tensor) and moment.dim() > 1:
+                moment[awake.to(moment.device)] = 0

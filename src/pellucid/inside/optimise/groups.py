@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.inside.opened import Opened
-from pellucid.inside.optimise.objectives import Objective, Reading, Seen
+from pellucid.inside.optimise.wishes import Objective, Reading, Seen
 
 
 def diversity(layer: str) -> Objective:

@@ -10,7 +10,7 @@ from pellucid.core.progress import Progress
 from pellucid.inside.opened import Opened, opened
 from pellucid.inside.optimise.groups import exaggeration, likeness, total_variation
 from pellucid.inside.optimise.making import Plan, carried_out, pixels_of, plan
-from pellucid.inside.optimise.objectives import Objective
+from pellucid.inside.optimise.wishes import Objective
 from pellucid.inside.optimise.optimised import Optimised
 from pellucid.inside.optimise.transforms import Transforms
 from pellucid.models.model import Model

@@ -33,10 +33,10 @@ class Maco:
     """
 
     crops: int = 8
-    first_side: float = 0.5
-    last_side: float = 0.05
-    noise: float = 0.08
-    learning_rate: float = 1.0
+    first_side: float | int = 0.5
+    last_side: float | int = 0.05
+    noise: float | int = 0.08
+    learning_rate: float | int = 1.0
 
     def __post_init__(self) -> None:
         sides = 0 < min(self.first_side, self.last_side) <= max(self.first_side, self.last_side) <= 1

@@ -19,7 +19,7 @@ from pellucid.inside.optimise.chance import source
 from pellucid.inside.optimise.climb import EPS, Climb, Group, View, fitted
 from pellucid.inside.optimise.colour import Colours, colours
 from pellucid.inside.optimise.maco import Crops, Maco, Phases, amounts, opacity
-from pellucid.inside.optimise.objectives import objective_of
+from pellucid.inside.optimise.wishes import objective_of
 from pellucid.inside.optimise.optimised import Optimised
 from pellucid.inside.optimise.space import Space, space_of
 from pellucid.inside.optimise.transforms import Transforms, draws, looked_at, transforms_of

@@ -31,7 +31,7 @@ class Transforms:
     """
 
     jitter_px: float | int | None = None
-    scale: tuple[float, float] = (0.9, 1.1)
+    scale: tuple[float | int, float | int] = (0.9, 1.1)
     rotate_degrees: float | int = 10.0
     second_jitter_px: float | int | None = None
 

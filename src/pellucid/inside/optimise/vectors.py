@@ -12,7 +12,7 @@ from pellucid.core.progress import Progress
 from pellucid.inside.opened import Opened
 from pellucid.inside.optimise.groups import boundary
 from pellucid.inside.optimise.making import carried_out, plan
-from pellucid.inside.optimise.objectives import Objective, aimed
+from pellucid.inside.optimise.wishes import Objective, aimed
 
 ICON_PX, MARGIN_WEIGHT = 96, 0.5
 

@@ -15,19 +15,21 @@ from pellucid.inside.opened import Opened
 
 
 def redirected(node: Node, grads: Grads) -> Grads:
-    """`R_in = R_out` where a rectifier is off and R_out would switch it on; elsewhere the exact derivative.
+    """`R_in = R_out` where nothing comes through a whole map and R_out would change that; else the exact derivative.
 
-    Off means that nothing comes through: below zero, where R_out > 0 is needed, or above its upper end (ReLU6),
-    where R_out < 0 is.
+    Nothing comes through below zero, where R_out > 0 is needed, or above an upper end (ReLU6), where R_out < 0 is.
+    Lucid lets single positions through as well; where part of a map is awake, that adds noise to a good gradient.
 
-    Source: Lucid (Olah et al. 2018), `redirected_relu_grad`.
+    Source: after Lucid (Olah et al. 2018), `redirected_relu_grad`.
     """
     sent = exact(node, grads)
     if node.gate is not None or grads[0] is None or sent[0] is None or sent[0].shape != grads[0].shape:
         return sent
     x, arriving = node.inputs[0].data, grads[0]
     helps = torch.where(x <= 0, arriving > 0, arriving < 0)
-    return [torch.where((sent[0] == 0) & helps, arriving, sent[0]), *sent[1:]]
+    space = tuple(range(2, arriving.dim()))
+    off = (sent[0] == 0).all(dim=space, keepdim=True) if space else sent[0] == 0
+    return [torch.where(off & helps, arriving, sent[0]), *sent[1:]]
 
 
 REDIRECTED = Rules("redirected", {"rectifier": redirected})
