@@ -1,19 +1,21 @@
 """Where the values of each channel lie over a data set: streamed once, in bounded memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from pellucid.core.errors import ImageError, LayerError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.watch import Watch
 from pellucid.images.datasets import pictures
-from pellucid.inside.opened import Opened
+from pellucid.inside.exemplars.result import Exemplars
+from pellucid.inside.exemplars.unit import UnitExemplars
+from pellucid.inside.opened import Opened, Unit
 from pellucid.methods.pictures import home_of
 
 LOWER, UPPER = 0.001, 0.999
@@ -26,35 +28,32 @@ class Spread:
     """The distribution of every channel of one layer over all positions of all pictures.
 
     Attributes:
-        low, high: the 0.1 and the 99.9 percentile, right to a bin: at most 1/512 of the channel's range.
+        low, high: the 0.1 and the 99.9 percentile; from histograms right to a bin, at most 1/512 of the channel's
+            range, from `Exemplars` as right as they say.
         alive: whether the channel is other than zero anywhere.
-        counts, edges: a histogram for each channel.
+        rank: `(channel, value)` -> the fraction of the data set's values that lie below, as right as the percentiles.
         pictures: how many were asked.
     """
 
     low: Float64[np.ndarray, "c"]
     high: Float64[np.ndarray, "c"]
     alive: Bool[np.ndarray, "c"]
-    counts: Int64[np.ndarray, "c n"]
-    edges: Float64[np.ndarray, "c m"]
+    rank: Callable[[int, float], float]
     pictures: int
-
-    def rank(self, channel: int, value: float) -> float:
-        """The fraction of the data set's values that lie below one, right to the values of one bin."""
-        counts, edges = self.counts[channel], self.edges[channel]
-        below = np.concatenate([[0], np.cumsum(counts)]) / max(int(counts.sum()), 1)
-        return float(np.interp(value, edges, below))
 
 
 def spreads(inside: Opened, names: Sequence[str], data: Any, progress: Progress | bool | None) -> dict[str, Spread]:
     """The spread of each layer over a data set, in one pass; memory does not grow with the number of pictures.
 
     Args:
-        data: whatever `images.datasets.pictures` takes.
+        data: whatever `images.datasets.pictures` takes; or `Exemplars`, which hold percentiles already.
 
     Raises:
         ImageError: no picture of the data set can be read.
+        LayerError: the exemplars are of other layers.
     """
+    if isinstance(data, Exemplars):
+        return _gathered(inside, names, data)
     given = pictures(data, inside.model.preprocess)
     watch, count = Watch(inside.trace, names), 0
     found = {name: Histograms(inside.units(name)) for name in names}
@@ -69,6 +68,21 @@ def spreads(inside: Opened, names: Sequence[str], data: Any, progress: Progress 
         why = next(iter(given.failed.values()), "it is empty")
         raise ImageError(f"no picture of the data set can be used: {why}")
     return {name: one.spread(count) for name, one in found.items()}
+
+
+def _gathered(inside: Opened, names: Sequence[str], found: Exemplars) -> dict[str, Spread]:
+    """What exemplars say of those layers all of whose units they have watched."""
+    known = [name for name in names if found.channels.get(name) == list(range(inside.units(name)))]
+    if not known:
+        watched = ", ".join(found.channels)
+        raise LayerError(f"the exemplars are of {watched}; gather those of all units of {', '.join(names[:3])}")
+    return {name: _from_units([found.of(Unit(name, c)) for c in found.channels[name]], found.read) for name in known}
+
+
+def _from_units(units: Sequence[UnitExemplars], pictures: int) -> Spread:
+    ends = np.array([[unit.quantile(q) for q in (LOWER, UPPER)] for unit in units])
+    alive = np.array([unit.highest > 0 or unit.quantile(0.0) < 0 for unit in units])
+    return Spread(ends[:, 0], ends[:, 1], alive, lambda c, value: units[c].percentile(value) / 100, pictures)
 
 
 def _by_channel(inside: Opened, name: str, output: Tensor, images: int) -> Float[Tensor, "c n"]:
@@ -116,7 +130,11 @@ class Histograms:
         below = torch.nn.functional.pad(self.counts.cumsum(1), (1, 0)) / self.counts.sum(1, keepdim=True).clamp(min=1)
         ends = np.array([np.interp((LOWER, UPPER), b, e) for b, e in zip(below.numpy(), edges.numpy(), strict=True)])
         low, high = (np.clip(ends[:, k], self.least.numpy(), self.most.numpy()) for k in (0, 1))
-        return Spread(low, high, self.alive.numpy(), self.counts.numpy(), edges.numpy(), pictures)
+
+        def rank(channel: int, value: float) -> float:
+            return float(np.interp(value, edges[channel], below[channel]))
+
+        return Spread(low, high, self.alive.numpy(), rank, pictures)
 
     def _begin(self, least: Tensor, most: Tensor) -> None:
         if len(self.low):
