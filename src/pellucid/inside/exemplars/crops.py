@@ -12,6 +12,7 @@ from pellucid.core.errors import ImageError
 from pellucid.core.fields import Field
 from pellucid.images.datasets import Pictures
 from pellucid.images.placement import Placement
+from pellucid.images.transforms import Preprocess
 from pellucid.methods.pictures import seen
 
 GREY = 128
@@ -44,17 +45,24 @@ def view(data: Pictures, number: int) -> View:
     picture, placement = data.picture(number)
     if picture is not None and placement is not None:
         return View(picture.pixels, placement)
-    pixels = drawn(data.input(number), data)
+    pixels = drawn(data.input(number), data.preprocess)
     return View(pixels, Placement.identity(*pixels.shape[:2]))
 
 
-def drawn(x: Tensor, data: Pictures) -> UInt8[np.ndarray, "h w 3"]:
-    """An input of any number of axes as a picture."""
-    plane = x[:, None] if x.dim() == 2 else x if x.dim() == 3 else x[:, x.shape[1] // 2] if x.dim() == 4 else None
-    if plane is None:
+def drawn(x: Tensor, preprocess: Preprocess | None) -> UInt8[np.ndarray, "h w 3"]:
+    """An input of one to three axes as a picture: lines as strips, of volumes the middle slice."""
+    usual = preprocess if preprocess is not None and x.dim() == 3 and len(x) == preprocess.channels else None
+    return seen(plane(x), usual)
+
+
+def plane(x: Float[Tensor, "c *space"]) -> Float[Tensor, "c h w"]:
+    """
+    Raises:
+        ImageError: it has no axes, or more than three.
+    """
+    if x.dim() not in (2, 3, 4):
         raise ImageError(f"an input of shape {tuple(x.shape)} can't be drawn; inputs have one to three axes")
-    known = data.preprocess if data.preprocess is not None and x.dim() == 3 else None
-    return seen(plane, known)
+    return x[:, None] if x.dim() == 2 else x[:, x.shape[1] // 2] if x.dim() == 4 else x
 
 
 def crop(shown: View, box: Reach) -> UInt8[np.ndarray, "h w 3"]:

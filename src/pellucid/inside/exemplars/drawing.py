@@ -6,7 +6,6 @@ from PIL import Image, ImageDraw
 
 from pellucid.inside.exemplars.crops import enlarged, on_square, view
 from pellucid.inside.exemplars.unit import Exemplar, UnitExemplars
-from pellucid.render.paint import number as digits
 from pellucid.render.sheet import Panel, sheet
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def unit_sheet(one: UnitExemplars) -> Image.Image:
         found: list[Exemplar] = getattr(one, kind)[:SHOWN]
         if found:
             rows.append([crop_panel(one, e, words if number == 0 else "") for number, e in enumerate(found)])
-            rows.append([(whole(one, e, SIDE_PX), [e.name, e.label or ""]) for e in found])
+            rows.append([(whole(one, e, SIDE_PX), [e.name.rpartition("/")[2], e.label or ""]) for e in found])
     dead = " (dead: never above zero)" if one.dead else ""
     return sheet(f"{one.title}{dead}", [], rows)
 
@@ -51,7 +50,7 @@ def overview(found: "Exemplars") -> Image.Image:
 def crop_panel(one: UnitExemplars, exemplar: Exemplar, words: str = "", side_px: int = SIDE_PX) -> Panel:
     """What the unit saw, with its value."""
     image = on_square(one.crop(exemplar, side_px), side_px)
-    return image, [digits(exemplar.value), words]
+    return image, [f"{exemplar.value:.3g}", words]
 
 
 def whole(one: UnitExemplars, exemplar: Exemplar, side_px: int) -> Image.Image:

@@ -26,6 +26,7 @@ from pellucid.inside.exemplars.crops import (
     reach,
     view,
 )
+from pellucid.inside.exemplars.sketch import Sketch
 from pellucid.inside.exemplars.tally import Chosen, Tally
 from pellucid.inside.opened import Opened, Unit
 from pellucid.inside.showing import Shows
@@ -194,7 +195,7 @@ class UnitExemplars(Shows):
             raise LayerError(f'"{self.unit}" has no map of rows and columns to lay over a picture')
         size = (int(x.shape[1]), int(x.shape[2]))
         over = at_centres(cells.astype(np.float64), field, size) > self.quantile(quantile)
-        pixels = masked(drawn(x, self.found.data), over)
+        pixels = masked(drawn(x, self.found.data.preprocess), over)
         return Image.fromarray(pixels) if size_px is None else enlarged(pixels, size_px)
 
     # ------------------------------------------------------------------------------------------------------ showing
@@ -225,10 +226,10 @@ class UnitExemplars(Shows):
             for rank, e in enumerate(getattr(self, kind))
         ]
         counts, edges = self.histogram()
-        middles = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+        middles = (edges[1:] + edges[:-1]) / 2
         parts = [
             table("exemplars", ["kind", "rank", "picture", "class", "value", "position"], rows),
-            curve("histogram", ["value", "positions"], list(zip(middles, counts.tolist(), strict=True))),
+            curve("histogram", ["value", "positions"], list(zip(middles.tolist(), counts.tolist(), strict=True))),
         ]
         if self.labels:
             parts.append(table("classes", ["class", "top pictures"], list(self.labels.items())))
@@ -247,7 +248,7 @@ class UnitExemplars(Shows):
     def _inside(self, exemplar: Exemplar) -> Opened:
         return self.found.opened_on(exemplar.number)
 
-    def _sketch(self, of: str):
+    def _sketch(self, of: str) -> Sketch:
         if of not in ("positions", "pictures"):
             raise SettingError(f'of is "{of}"; values of all "positions", or the highest of each of the "pictures"')
         return self._tally.sketch if of == "positions" else self._tally.peaks
