@@ -76,7 +76,7 @@ class Optimised(Shows):
         """Which part of the data excites each picture's unit less than the picture does, in percent.
 
         Args:
-            exemplars: what `exemplars` found over a data set, or for each picture the unit's values there.
+            exemplars: what `exemplars` found over a data set; or one array of values for each picture.
         """
         from pellucid.inside.optimise.beside import percentiles
 
