@@ -39,6 +39,7 @@ class LayerMaps(Shows):
         by, scale: the order and the limits of `image`, `html` and `tables`; see `sorted`.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> from pellucid.inside.maps import maps
         >>> found = maps(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten()).eval(), torch.ones(1, 1, 8, 8))

@@ -99,13 +99,13 @@ class Histograms:
         >>> for start in (0, 100):
         ...     one.add(torch.arange(start, start + 100.0)[None])
         >>> one.counts.sum().item(), (one.low <= 0).item(), (one.high >= 199).item()
-        (200, True, True)
+        (199, True, True)
     """
 
     def __init__(self, channels: int) -> None:
         self.counts = torch.zeros(channels, BINS, dtype=torch.int64)
         self.low = self.high = self.least = self.most = torch.empty(0)
-        self.alive = torch.zeros(channels, dtype=torch.bool)
+        self.zeros = torch.zeros(channels, dtype=torch.int64)
 
     def add(self, values: Float[Tensor, "c n"]) -> None:
         """Count further values; those that are not finite are left out."""
@@ -118,23 +118,31 @@ class Histograms:
         self._begin(least.where(~none, 0), most.where(~none, 0))
         self._widen(least.where(~none, self.low), most.where(~none, self.low))
         self.least, self.most = torch.minimum(self.least, least), torch.maximum(self.most, most)
-        self.alive |= ((values != 0) & usual).any(1)
+        self.zeros += (values == 0).sum(1)
+        usual &= values != 0
         place = ((values - self.low[:, None]) / (self.high - self.low)[:, None] * BINS).nan_to_num().long()
         place = place.clamp(0, BINS - 1) + BINS * torch.arange(len(values))[:, None]
         self.counts += torch.bincount(place[usual], minlength=self.counts.numel()).view_as(self.counts)
 
     def spread(self, pictures: int) -> Spread:
-        """What was found."""
-        width = (self.high - self.low) / BINS
-        edges = self.low[:, None] + width[:, None] * torch.arange(BINS + 1)
-        below = torch.nn.functional.pad(self.counts.cumsum(1), (1, 0)) / self.counts.sum(1, keepdim=True).clamp(min=1)
-        ends = np.array([np.interp((LOWER, UPPER), b, e) for b, e in zip(below.numpy(), edges.numpy(), strict=True)])
-        low, high = (np.clip(ends[:, k], self.least.numpy(), self.most.numpy()) for k in (0, 1))
+        """What was found; exact zeros, the most frequent value behind a rectifier, are no part of any bin."""
+        total = (self.counts.sum(1) + self.zeros).clamp(min=1)
+        edges = torch.lerp(self.low[:, None], self.high[:, None], torch.linspace(0, 1, BINS + 1).double()).numpy()
+        below = (torch.nn.functional.pad(self.counts.cumsum(1), (1, 0)) / total[:, None]).numpy()
+        zeros = (self.zeros / total).numpy()
 
         def rank(channel: int, value: float) -> float:
-            return float(np.interp(value, edges[channel], below[channel]))
+            return float(np.interp(value, edges[channel], below[channel]) + zeros[channel] * (value > 0))
 
-        return Spread(low, high, self.alive.numpy(), rank, pictures)
+        def at(channel: int, q: float) -> float:
+            negative = np.interp(0.0, edges[channel], below[channel])
+            if negative < q <= negative + zeros[channel]:
+                return 0.0
+            return float(np.interp(q - zeros[channel] * (q > negative), below[channel], edges[channel]))
+
+        ends = np.array([[at(c, q) for q in (LOWER, UPPER)] for c in range(len(edges))])
+        low, high = (np.clip(ends[:, k], self.least.numpy(), self.most.numpy()) for k in (0, 1))
+        return Spread(low, high, (self.counts.sum(1) > 0).numpy(), rank, pictures)
 
     def _begin(self, least: Tensor, most: Tensor) -> None:
         if len(self.low):
