@@ -25,11 +25,44 @@ if TYPE_CHECKING:
     from pellucid.evaluate.rank import rank
     from pellucid.evaluate.ranking import Ranking
     from pellucid.images import scenes, volumes
+    from pellucid.images.datasets import Pictures, pictures
     from pellucid.images.decode import Picture, decode
     from pellucid.images.placement import Placement
     from pellucid.images.transforms import preprocess
+    from pellucid.inside.atlas import Atlas, SpatialAtlas, atlas, spatial_atlas
+    from pellucid.inside.backprop_vis import BackpropVis, backprop_vis
+    from pellucid.inside.card import UnitCard, unit_card
+    from pellucid.inside.densify import Dense, densify
+    from pellucid.inside.dream import Dream, dream
+    from pellucid.inside.exemplars import Exemplars, UnitExemplars, exemplars
+    from pellucid.inside.fields import (
+        Coupling,
+        EffectiveField,
+        ReceptiveFields,
+        Rfm,
+        coupling,
+        effective_field,
+        receptive_fields,
+        rfm,
+    )
+    from pellucid.inside.maps import Maps, maps
+    from pellucid.inside.opened import Unit
+    from pellucid.inside.optimise import objectives
+    from pellucid.inside.optimise.class_image import ClassImage, class_image
+    from pellucid.inside.optimise.imitating import caricature, invert
+    from pellucid.inside.optimise.maco import Maco
     from pellucid.inside.optimise.making import optimise
     from pellucid.inside.optimise.optimised import Optimised
+    from pellucid.inside.optimise.transforms import Transforms
+    from pellucid.inside.projection import Projection, TopProjections, project, project_top
+    from pellucid.inside.wiring.ablate import Ablation, ablation
+    from pellucid.inside.wiring.feeds import Links, feeders, followers
+    from pellucid.inside.wiring.graph import InfluenceGraph, influence_graph
+    from pellucid.inside.wiring.matrix import CouplingMatrix, coupling_matrix
+    from pellucid.inside.wiring.stages import LayerCoupling, layer_coupling
+    from pellucid.inside.wiring.stdp import stdp_probe
+    from pellucid.inside.wiring.stdp_found import StdpProbe
+    from pellucid.inside.wiring.weights import Weights, weights
     from pellucid.methods import METHODS, Method, method
     from pellucid.methods.books import books
     from pellucid.methods.case import Case
@@ -70,11 +103,43 @@ _HOMES = {
     "core.trace": ("Trace",),
     "evaluate.rank": ("rank",),
     "evaluate.ranking": ("Ranking",),
+    "images.datasets": ("Pictures", "pictures"),
     "images.decode": ("Picture", "decode"),
     "images.placement": ("Placement",),
     "images.transforms": ("preprocess",),
+    "inside.atlas": ("Atlas", "SpatialAtlas", "atlas", "spatial_atlas"),
+    "inside.backprop_vis": ("BackpropVis", "backprop_vis"),
+    "inside.card": ("UnitCard", "unit_card"),
+    "inside.densify": ("Dense", "densify"),
+    "inside.dream": ("Dream", "dream"),
+    "inside.exemplars": ("Exemplars", "UnitExemplars", "exemplars"),
+    "inside.fields": (
+        "Coupling",
+        "EffectiveField",
+        "ReceptiveFields",
+        "Rfm",
+        "coupling",
+        "effective_field",
+        "receptive_fields",
+        "rfm",
+    ),
+    "inside.maps": ("Maps", "maps"),
+    "inside.opened": ("Unit",),
+    "inside.optimise.class_image": ("ClassImage", "class_image"),
+    "inside.optimise.imitating": ("caricature", "invert"),
+    "inside.optimise.maco": ("Maco",),
     "inside.optimise.making": ("optimise",),
     "inside.optimise.optimised": ("Optimised",),
+    "inside.optimise.transforms": ("Transforms",),
+    "inside.projection": ("Projection", "TopProjections", "project", "project_top"),
+    "inside.wiring.ablate": ("Ablation", "ablation"),
+    "inside.wiring.feeds": ("Links", "feeders", "followers"),
+    "inside.wiring.graph": ("InfluenceGraph", "influence_graph"),
+    "inside.wiring.matrix": ("CouplingMatrix", "coupling_matrix"),
+    "inside.wiring.stages": ("LayerCoupling", "layer_coupling"),
+    "inside.wiring.stdp": ("stdp_probe",),
+    "inside.wiring.stdp_found": ("StdpProbe",),
+    "inside.wiring.weights": ("Weights", "weights"),
     "methods": ("METHODS", "Method", "method"),
     "methods.books": ("books",),
     "methods.case": ("Case",),
@@ -100,7 +165,13 @@ _HOMES = {
     "render.panel": ("Panel",),
     "rules.rectifiers": ("DECONVNET", "GUIDED"),
 }
-_MODULES = {"edits": "core.edits", "rules": "rules", "scenes": "images.scenes", "volumes": "images.volumes"}
+_MODULES = {
+    "edits": "core.edits",
+    "objectives": "inside.optimise.objectives",
+    "rules": "rules",
+    "scenes": "images.scenes",
+    "volumes": "images.volumes",
+}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -108,14 +179,29 @@ __all__ = [
     "EXACT",
     "GUIDED",
     "METHODS",
+    "Ablation",
     "Answers",
+    "Atlas",
+    "BackpropVis",
     "Between",
     "Case",
     "Change",
     "Check",
+    "ClassImage",
+    "Coupling",
+    "CouplingMatrix",
+    "Dense",
+    "Dream",
+    "EffectiveField",
     "Evidence",
+    "Exemplars",
     "Explanation",
+    "InfluenceGraph",
+    "LayerCoupling",
     "LayerShares",
+    "Links",
+    "Maco",
+    "Maps",
     "Method",
     "MinimalSets",
     "Model",
@@ -123,46 +209,85 @@ __all__ = [
     "Panel",
     "PellucidError",
     "Picture",
+    "Pictures",
     "Placement",
     "Progress",
+    "Projection",
     "Ranking",
     "Receipt",
+    "ReceptiveFields",
+    "Rfm",
     "Rules",
+    "SpatialAtlas",
+    "StdpProbe",
     "Table",
     "Target",
+    "TopProjections",
     "Trace",
+    "Transforms",
+    "Unit",
+    "UnitCard",
+    "UnitExemplars",
     "Walk",
+    "Weights",
+    "ablation",
     "answers",
+    "atlas",
     "attribute",
+    "backprop_vis",
     "baseline",
     "books",
+    "caricature",
+    "class_image",
     "contrast",
+    "coupling",
+    "coupling_matrix",
     "custom",
     "decode",
+    "densify",
     "doctor",
+    "dream",
     "edits",
+    "effective_field",
     "evidence",
     "evidence_between",
+    "exemplars",
     "explain",
+    "feeders",
+    "followers",
     "influence",
+    "influence_graph",
+    "invert",
+    "layer_coupling",
     "layer_shapley",
     "load",
     "localise",
     "log_probability",
     "logit",
+    "maps",
     "method",
     "minimal_sets",
+    "objectives",
     "open",
     "optimise",
+    "pictures",
     "preprocess",
     "probability",
+    "project",
+    "project_top",
     "rank",
+    "receptive_fields",
     "record",
     "region",
+    "rfm",
     "rules",
     "scenes",
+    "spatial_atlas",
+    "stdp_probe",
     "unit",
+    "unit_card",
     "volumes",
+    "weights",
     "what_must_change",
     "wrap",
 ]

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from pellucid.cli.carding import unit
+from pellucid.cli.dreaming import dream
+from pellucid.cli.layering import layers
 from pellucid.cli.manners import (
     REFUSED,
     AsJson,
@@ -213,23 +216,6 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def layers(
-    model: Annotated[str, typer.Argument(help="as for --model")],
-    weights: Weights = None,
-    preprocess: Preprocessing = None,
-    size: InputShape = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the layers that ran, their outputs, and the one that is chosen when none is named."""
-    with told():
-        with stopped_at_once():
-            from pellucid.cli.listing import show_layers
-            from pellucid.cli.printing import printer
-
-        show_layers(model, weights, preprocess, size, printer(False), as_json)
-
-
-@app.command()
 def doctor(
     model: Annotated[str, typer.Argument(help="as for --model")],
     weights: Weights = None,
@@ -364,6 +350,10 @@ def show_one_scene(
             from pellucid.cli.printing import printer
 
         show_scene(seed, out, px, label, shortcut or [], overwrite, printer(quiet or as_json), as_json)
+
+
+for looking in (layers, unit, dream):
+    app.command()(looking)
 
 
 def _version(wanted: bool) -> bool:
