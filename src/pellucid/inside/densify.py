@@ -46,6 +46,8 @@ class Dense(Shows):
         error: largest difference on the old places, as a part of the largest value.
         start: the first operation whose stride was dropped.
         notes: what was chosen on the way.
+        value: the layer in the recording.
+        order: its axes as (b, c, *space).
     """
 
     opened: Opened
@@ -57,12 +59,17 @@ class Dense(Shows):
     error: float
     start: str
     notes: tuple[str, ...]
-    _value: Value
+    value: Value
+    order: tuple[int, ...]
 
     @property
     def stride_px(self) -> tuple[float, ...]:
         """Input pixels from one place to the next."""
         return self.field.stride_px
+
+    def oriented(self, tensor: Tensor) -> Float[Tensor, "b c *coarse"]:
+        """A tensor in the shape of the layer's own output as (b, c, *space)."""
+        return tensor.permute(self.order)
 
     def box(self, position: Sequence[int]) -> Box:
         """The input pixels that one place of the fine grid sees, cut at the border."""
@@ -84,12 +91,12 @@ class Dense(Shows):
         """
         trace = self.opened.trace
         maps, name = pooled_head(trace)
-        if maps is not self._value:
+        if maps is not self.value:
             raise MethodError(f'class maps are read off "{name}", which is averaged into the scores; densify that one')
         found = []
         for c in classes:
             target = logit(c).resolved(self.opened.model.index)
-            weights = trace.pull(target, keep=[maps]).at(maps) * maps.data[0, 0].numel()
+            weights = self.oriented(trace.pull(target, keep=[maps]).at(maps)) * self.original[0, 0].numel()
             flat = weights.flatten(2)
             if not torch.allclose(flat, flat[..., :1].expand_as(flat), atol=1e-5 * float(flat.abs().max())):
                 raise MethodError(f'the weights of "{name}" differ from place to place; class maps need one average')
@@ -114,7 +121,7 @@ class Dense(Shows):
         def words(values: Sequence[int | float]) -> str:
             return "×".join(f"{v:g}" for v in values)
 
-        old = fields(self.opened.trace)[self._value]
+        old = fields(self.opened.trace)[self.value]
         rows = [
             ("places", words(self.original.shape[2:]), words(self.maps.shape[2:])),
             ("stride (px)", words(old.stride_px), words(self.stride_px)),
@@ -131,7 +138,10 @@ class Dense(Shows):
         h, w = coarse.shape
         size = (round(PANEL_PX * w / max(h, w)), round(PANEL_PX * h / max(h, w)))
         panels: list[Panel] = [
-            (draw(m, end, signed).resize(size, Image.Resampling.NEAREST), (f"{name}, {m.shape[0]}×{m.shape[1]}", words))
+            (
+                draw(m, end, signed).resize(size, Image.Resampling.NEAREST),
+                (f"{name}, {m.shape[0]} x {m.shape[1]}", words),
+            )
             for name, m in (("network", coarse), ("dense", dense))
         ]
         if self.opened.picture is not None:
@@ -210,11 +220,12 @@ def densify(
         )
     with watching(progress) as bar:
         grid = atrous(way, {stage.node for stage in stages}, bar)
-    dense, original = _channels_second(inside.trace, value, grid)
+    order = _order(inside.trace, value, grid)
+    dense, original = grid.data.permute(order).contiguous(), value.data.detach().permute(order)
     error = _checked(dense, original, grid.rate, name)
     finer = _finer(fields(inside.trace)[value], grid, dense.shape[2:], way.strides[value])
     first = stages[0].node.path if stages else "nothing"
-    return Dense(inside, name, dense, original, grid.rate, finer, error, first or "the network", notes, value)
+    return Dense(inside, name, dense, original, grid.rate, finer, error, first or "the network", notes, value, order)
 
 
 def _place(inside: Opened, layer: str | None) -> tuple[Value, str, tuple[str, ...]]:
@@ -265,14 +276,13 @@ def _from(way: Way, start: str) -> list[Stage]:
     return found
 
 
-def _channels_second(trace: Trace, value: Value, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Both grids as (b, c, *space)."""
+def _order(trace: Trace, value: Value, grid: Grid) -> tuple[int, ...]:
+    """The value's axes as (b, c, *space)."""
     known = layout(trace).get(value, UNKNOWN).channel
-    channel = 1 if known is None else known
-    order = (0, channel, *grid.space)
+    order = (0, 1 if known is None else known, *grid.space)
     if sorted(order) != list(range(len(value.shape))):
         raise LayerError(f'"{trace.name_of(value)}" of shape {tuple(value.shape)} has no maps with one axis of units')
-    return grid.data.permute(order).contiguous(), value.data.permute(order).detach()
+    return order
 
 
 def _checked(dense: Tensor, original: Tensor, rate: Steps, name: str) -> float:

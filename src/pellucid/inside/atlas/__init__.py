@@ -2,5 +2,6 @@
 
 from pellucid.inside.atlas.making import atlas
 from pellucid.inside.atlas.result import Atlas
+from pellucid.inside.atlas.spatial import SpatialAtlas, spatial_atlas
 
-__all__ = ["Atlas", "atlas"]
+__all__ = ["Atlas", "SpatialAtlas", "atlas", "spatial_atlas"]

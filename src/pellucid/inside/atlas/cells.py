@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from pellucid.core.errors import SettingError
 from pellucid.inside.atlas.collecting import Samples
@@ -127,3 +127,9 @@ def purity(rows: Int64[np.ndarray, "n"], labels: Sequence[int]) -> float:
     drawn = rows >= 0
     most = sum(np.bincount(known[rows == k]).max() for k in np.unique(rows[drawn]))
     return float(most / max(int(drawn.sum()), 1))
+
+
+def rgb(pixels: Float[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Pixels in [0, 1] as a picture; of channels that are neither one nor three the first is shown."""
+    shown = pixels if len(pixels) == 3 else np.repeat(pixels[:1], 3, 0)
+    return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)

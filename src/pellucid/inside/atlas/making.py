@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pellucid.core.errors import Cancelled, ImageError, SettingError, TargetError
 from pellucid.core.progress import Progress, watching
 from pellucid.images.datasets import Pictures, pictures
-from pellucid.inside.atlas.cells import Grid, gridded, side_for, supporters, whitening
+from pellucid.inside.atlas.cells import Grid, gridded, rgb, side_for, supporters, whitening
 from pellucid.inside.atlas.collecting import Samples, collect
 from pellucid.inside.atlas.layout import lay_out, which_layout
 from pellucid.inside.atlas.result import Atlas
@@ -200,11 +200,5 @@ def _icons(
         except (Cancelled, KeyboardInterrupt):
             notes.append(f"stopped after {len(made)} of {len(order)} icons; other cells show a patch of the data.")
             break
-        made += [_rgb(np.asarray(one)) for one in pixels]
+        made += [rgb(np.asarray(one)) for one in pixels]
     return np.stack(made) if made else np.zeros((0, 1, 1, 3), np.uint8)
-
-
-def _rgb(pixels: Float[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Pixels in [0, 1] as a picture; of channels that are neither one nor three the first is shown."""
-    shown = pixels if len(pixels) == 3 else np.repeat(pixels[:1], 3, 0)
-    return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
