@@ -20,8 +20,8 @@ DRIVES = np.array([1.0, 0.7, 0.4, 0.1])
 def planted(seed: int = 0) -> tuple[nn.Module, torch.Tensor, np.ndarray]:
     """Four units of one layer, each wired by weights of one size to inputs of its own.
 
-    Of these a third carry what drives the unit, and fire with it (marked 1), a third its opposite, by negative weights (2), and a third
-    are always early, at random strengths (0); −1 is no synapse.
+    Of these a third carry what drives the unit, and fire with it (marked 1), a third its opposite, by negative weights
+    (2), and a third are always early, at random strengths (0); −1 is no synapse.
     """
     random = np.random.default_rng(seed)
     inputs = PATHS * 3 * EACH

@@ -29,7 +29,7 @@ from pellucid.inside.wiring.places import (
     unit_of,
 )
 from pellucid.inside.wiring.switching import fills, without
-from pellucid.inside.wiring.tally import Tally
+from pellucid.inside.wiring.tally import Tally, known
 from pellucid.models.model import Model
 
 Fill = Literal["zero", "mean"]
@@ -124,9 +124,9 @@ class Ablation(Shows):
             k = int(np.argmax(np.abs(self.scores[i])))
             prefers = self.classes[self.prefers[i]] if self.prefers[i] >= 0 else None
             rows.append((
-                str(self.units[i]), self.classes[k], self.scores[i, k], _known(self.score_errors[i, k]),
-                self.probabilities[i, k], self.flipped[i], _known(self.accuracy_off[i]), prefers,
-                _known(self.selectivity[i]),
+                str(self.units[i]), self.classes[k], self.scores[i, k], known(self.score_errors[i, k]),
+                self.probabilities[i, k], self.flipped[i], known(self.accuracy_off[i]), prefers,
+                known(self.selectivity[i]),
             ))  # fmt: skip
         by = "labels" if self.by_label else "the network's own decisions"
         return (table("units", columns, rows, f"off is {self.fill}; selectivity by {by}"),)
@@ -282,7 +282,3 @@ def _largest(values: Float64[np.ndarray, "units classes"], count: int, axis: int
     """The rows (axis 1 is looked along) or columns with the largest entries, in their own order."""
     size = np.abs(values).max(axis)
     return np.sort(np.argsort(-size, kind="stable")[:count])
-
-
-def _known(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

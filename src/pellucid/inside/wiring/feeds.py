@@ -17,7 +17,9 @@ from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.coupling import SAID, ZERO, Asking, How, coupled
 from pellucid.inside.wiring.drawing import bar_picture
 from pellucid.inside.wiring.places import CLASSES, fed, feeding, gathered, names_of, unit_of
+from pellucid.inside.wiring.tally import known
 from pellucid.models.model import Model
+from pellucid.render.sheet import stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ class Links(Shows):
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        errors = [None if np.isnan(e) else e for e in self.errors]
+        errors = [known(e) for e in self.errors]
         rows = list(zip(self.labels, self.values, errors, strict=True))
         return (table(self.direction, ("unit", "strength", "± standard error"), rows, SAID[self.how]),)
 
@@ -91,6 +93,34 @@ class Links(Shows):
 
     def __repr__(self) -> str:
         return f"Links({self.title}: {len(self.values)} of {self.layer}, {self.how}, {self.pictures} pictures)"
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours(Shows):
+    """What feeds a unit, and whom it feeds."""
+
+    feeders: Links
+    followers: Links
+
+    @property
+    def title(self) -> str:
+        """Of which unit."""
+        return f"The neighbours of {self.feeders.called}"
+
+    def image(self) -> Image.Image:
+        found = stacked([self.feeders.image(), self.followers.image()])
+        assert found is not None
+        return found
+
+    def sentence(self) -> str:
+        return f"{self.feeders.sentence()} {self.followers.sentence()}"
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return (*self.feeders.tables, *self.followers.tables)
+
+    def __repr__(self) -> str:
+        return f"Neighbours({self.feeders!r}, {self.followers!r})"
 
 
 def feeders(
@@ -151,6 +181,31 @@ def followers(
     """
     asking = Asking(how, fill, composite, baseline)
     return _links(the_model(model), unit, data, count, target, asking, "followers", progress)
+
+
+def neighbours(
+    model: Model | nn.Module | str,
+    unit: str | Unit,
+    data: Data,
+    count: int = 9,
+    *,
+    how: How = "ablation",
+    fill: str = ZERO,
+    progress: Progress | bool | None = None,
+) -> Neighbours:
+    """`feeders` and `followers` of a unit, each by default.
+
+    Raises:
+        LayerError: no such layer or unit, or the classes do not depend on it.
+        SettingError: a setting out of range.
+        ImageError: no picture can be read.
+    """
+    chosen = the_model(model)
+    with watching(progress) as bar:
+        return Neighbours(
+            feeders(chosen, unit, data, count, how=how, fill=fill, progress=bar),
+            followers(chosen, unit, data, count, how=how, fill=fill, progress=bar),
+        )
 
 
 def _links(

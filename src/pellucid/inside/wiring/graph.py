@@ -20,7 +20,7 @@ from pellucid.inside.wiring.coupling import ZERO, Asking, coupled, reference_inp
 from pellucid.inside.wiring.graph_drawing import graph_picture
 from pellucid.inside.wiring.places import CLASSES, chain, downstream, gathered, names_of, place, recordings
 from pellucid.inside.wiring.switching import without
-from pellucid.inside.wiring.tally import Tally
+from pellucid.inside.wiring.tally import Tally, known
 from pellucid.methods.deeplift import reference_of
 from pellucid.models.model import Model
 
@@ -83,19 +83,15 @@ class InfluenceGraph(Shows):
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        rows = [
-            (e.source, e.target, e.strength, None if np.isnan(e.error) else e.error, e.ablated)
-            for pair in self.edges
-            for e in pair
-        ]
+        rows = [(e.source, e.target, e.strength, known(e.error), e.ablated) for pair in self.edges for e in pair]
         columns = ("from", "to", "C (DeepLIFT)", "± standard error", "by ablation")
         return (table("links", columns, rows, self.sentence()),)
 
     def facts(self) -> dict[str, Any]:
         return {
             **super().facts(), "model": self.model, "layers": list(self.layers), "pictures": self.pictures,
-            "nodes": [list(names) for names in self.nodes], "agreement": list(self.agreement),
-            "drawn_agreement": self.drawn_agreement,
+            "nodes": [list(names) for names in self.nodes], "agreement": [known(rho) for rho in self.agreement],
+            "drawn_agreement": known(self.drawn_agreement),
         }  # fmt: skip
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ def graph_picture(
         x = MARGIN_PX + column * COLUMN_PX
         pen.text((x * FINE, 40 * FINE), shortened(layers[column], 150 * FINE, small), fill=FAINT, font=small)
         top = HEAD_PX + (rows - len(names)) * ROW_PX / 2
-        places |= {name: (x, top + (row + 0.5) * ROW_PX) for row, name in enumerate(names)}
+        places |= {name: (float(x), top + (row + 0.5) * ROW_PX) for row, name in enumerate(names)}
     for column, pair in enumerate(links):
         _lines(pen, pair, places, long[column])
     for column, names in enumerate(order):

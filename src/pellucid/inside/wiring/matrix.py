@@ -19,6 +19,7 @@ from pellucid.inside.wiring.clusters import Groups, blocks, grouped
 from pellucid.inside.wiring.coupling import SAID, ZERO, Asking, How, coupled
 from pellucid.inside.wiring.drawing import matrix_picture
 from pellucid.inside.wiring.places import gathered, names_of
+from pellucid.inside.wiring.tally import known
 from pellucid.models.model import Model
 
 LISTED = 30
@@ -96,9 +97,7 @@ class CouplingMatrix(Shows):
         order = np.argsort(-np.abs(self.matrix), axis=None, kind="stable")[:LISTED]
         rows = []
         for i, j in zip(*np.unravel_index(order, self.matrix.shape), strict=True):
-            error = self.errors[i, j]
-            rows.append((self.source_names[i], self.target_names[j], self.matrix[i, j],
-                         None if np.isnan(error) else error))  # fmt: skip
+            rows.append((self.source_names[i], self.target_names[j], self.matrix[i, j], known(self.errors[i, j])))
         links = table("links", (self.source, self.target, "strength", "± standard error"), rows, SAID[self.how])
         shares = [[f"group {g}", *row] for g, row in enumerate(self.blocks.tolist(), 1)]
         names = (f"{self.source} to {self.target}", *(f"group {g}" for g in range(1, self.groups.count + 1)))
@@ -110,7 +109,7 @@ class CouplingMatrix(Shows):
             **super().facts(), "model": self.model, "source": self.source, "target": self.target, "how": self.how,
             "pictures": self.pictures, "matrix": self.matrix.tolist(),
             "source_groups": g.rows.tolist(), "target_groups": g.columns.tolist(),
-            "inside_fraction": g.inside_fraction, "tightness": g.tightness, "chance": g.chance,
+            "inside_fraction": known(g.inside_fraction), "tightness": known(g.tightness), "chance": known(g.chance),
         }  # fmt: skip
 
     def __repr__(self) -> str:

@@ -2,23 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
-from pellucid.core.errors import ImageError, LayerError, TargetError, TraceError
+from pellucid.core.errors import LayerError, TargetError, TraceError
 from pellucid.core.layers import ancestors, between
 from pellucid.core.layout import UNKNOWN, layout
 from pellucid.core.record import record
 from pellucid.core.target import class_scores
 from pellucid.core.trace import Node, Trace, Value, bytes_held
 from pellucid.images.datasets import Data, Pictures, pictures
-from pellucid.images.decode import Picture
 from pellucid.inside.opened import Opened, Unit
 from pellucid.methods.pictures import home_of
 from pellucid.models.model import Model, check_input
@@ -197,13 +192,9 @@ def gathered(model: Model, data: Data) -> tuple[Pictures, Opened]:
     Raises:
         ImageError: there is none.
     """
-    alone = isinstance(data, Image.Image | Picture | bytes) or (isinstance(data, np.ndarray) and data.ndim < 4)
-    alone = alone or (isinstance(data, str | PathLike) and Path(data).is_file())
-    found = pictures([data] if alone else data, model.preprocess)
-    for _, x in found.batches(1):
-        return found, _opened(model, x)
-    why = next(iter(found.failed.values()), "it is empty")
-    raise ImageError(f"no picture of the data can be read: {why}; give a folder, a list of pictures or a tensor")
+    found = pictures(data, model.preprocess)
+    _, x = next(found.batches(1))
+    return found, _opened(model, x)
 
 
 def recordings(data: Pictures, first: Opened) -> Iterator[tuple[list[int], Opened]]:

@@ -23,7 +23,7 @@ from pellucid.inside.wiring.coupling import EXCITATION, composite_of
 from pellucid.inside.wiring.drawing import matrix_picture
 from pellucid.inside.wiring.places import Place, chain, gathered, place, recordings
 from pellucid.inside.wiring.switching import means_of
-from pellucid.inside.wiring.tally import Tally
+from pellucid.inside.wiring.tally import Tally, known
 from pellucid.models.model import Model
 from pellucid.render.sheet import beside
 from pellucid.rules.composites import Composite
@@ -79,7 +79,7 @@ class LayerCoupling(Shows):
     def tables(self) -> tuple[Table, ...]:
         pairs = [(i, j) for i, j in np.argwhere(~np.isnan(self.changed))]
         rows = [
-            (self.layers[i], self.layers[j], _known(self.changed[i, j]), _known(self.relevance[i, j])) for i, j in pairs
+            (self.layers[i], self.layers[j], known(self.changed[i, j]), known(self.relevance[i, j])) for i, j in pairs
         ]
         columns = ("later layer", "earlier layer", "change with its mean alone", "relevance through it")
         return (table("layers", columns, rows),)
@@ -183,7 +183,3 @@ def _spatial(a: Place) -> bool:
 
 def _size(tensor: Tensor, power: int) -> Float[Tensor, " b"]:
     return torch.linalg.vector_norm(tensor.double().flatten(1) if tensor.dim() > 1 else tensor[:, None], power, 1)
-
-
-def _known(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -11,6 +11,7 @@ from torch import Tensor
 from pellucid.core.tables import Table, table
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.drawing import bar_picture, matrix_picture
+from pellucid.inside.wiring.tally import known
 from pellucid.render.sheet import beside
 
 LISTED, SHOWN = 20, 24
@@ -130,7 +131,7 @@ class StdpProbe(Shows):
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        agree = [None if np.isnan(a) else float(a) for a in self.agreements]
+        agree = [known(a) for a in self.agreements]
         rows = sorted(
             zip(range(len(self.change)), self.potentiation.tolist(), agree, self.fired.tolist(), strict=True),
             key=lambda row: -abs(row[1]),
@@ -141,8 +142,8 @@ class StdpProbe(Shows):
     def facts(self) -> dict[str, Any]:
         return {
             **super().facts(), "model": self.model, "layer": self.layer, "pictures": self.pictures,
-            "agreement": self.agreement, "sign_agreement": self.sign_agreement,
-            "covariance_agreement": self.covariance_agreement, "accuracy": self.accuracy,
+            "agreement": known(self.agreement), "sign_agreement": known(self.sign_agreement),
+            "covariance_agreement": known(self.covariance_agreement), "accuracy": self.accuracy,
             "accuracy_after": self.accuracy_after, "same_fraction": self.same_fraction,
         }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Means over many pictures, kept as running sums."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -47,3 +48,8 @@ class Tally:
         if self._squares is None or self.count < 2:
             return np.full_like(self.mean, np.nan)
         return (self._squares / (self.count - 1) / self.count).sqrt().cpu().numpy()
+
+
+def known(value: Any) -> float | None:
+    """A number for a table or for JSON; None where it is none."""
+    return float(value) if np.isfinite(value) else None
