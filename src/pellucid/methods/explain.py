@@ -137,6 +137,11 @@ def _explain_batch(
         check_input(model, x)  # a wrong number of channels is told in plainer words
         raise
     plan = Plan.on(trace, model, methods, targets, layers, seed, bar, [one.placement for one in batch])
+    return explanations(model, batch, trace, plan)
+
+
+def explanations(model: Model, batch: Sequence[Shown], trace: Trace, plan: Plan) -> list[list[Explanation]]:
+    """What a plan gives on a recording, for each of its images."""
     outcomes = run(trace, plan)
     return [[_explanation(model, one, i, trace, outcome) for outcome in outcomes] for i, one in enumerate(batch)]
 

@@ -1,5 +1,6 @@
 """The weights of a network, read off the operations that used them: convolutions, linear layers, BatchNorms."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,11 +121,12 @@ def between_groups(values: np.ndarray, groups: int) -> Float[np.ndarray, "channe
     return found
 
 
-def kernels(trace: Trace, bar: Progress, *, seen: bool = False) -> list[Kernel]:
+def kernels(trace: Trace, bar: Progress, *, seen: bool = False, only: Collection[Node] | None = None) -> list[Kernel]:
     """Every layer's weights in the order in which they were first used.
 
     Args:
         seen: whether each connection's activation on the recorded pictures is summed up as well.
+        only: just the layers that these operations belong to.
     """
     facts = structure(trace)
     groups: list[list[Node]] = []
@@ -132,10 +134,10 @@ def kernels(trace: Trace, bar: Progress, *, seen: bool = False) -> list[Kernel]:
         if is_linear(node) and isinstance(_weight(node), Tensor):
             same = next((g for g in groups if _same(g[0], node)), None)
             groups.append([node]) if same is None else same.append(node)
-    names = _names(groups)
-    bar.expect(len(groups))
+    wanted = [(name, g) for name, g in zip(_names(groups), groups, strict=True) if only is None or set(g) & set(only)]
+    bar.expect(len(wanted))
     found = []
-    for name, nodes in zip(names, groups, strict=True):
+    for name, nodes in wanted:
         found.append(_kernel(name, nodes, trace, facts, seen))
         bar.advance(1, name)
     return found

@@ -53,31 +53,38 @@ def detail(title: str, kernel: Kernel, picture: Image.Image | None = None) -> Im
     return sheet(title, [], [panels], below)
 
 
-def tiles(kernel: Kernel, chosen: Sequence[int] | None = None, most_px: int = TILES_PX) -> Panel | None:
-    """Filters as pictures with one limit for all; None where they have no window.
+def tiles(
+    kernel: Kernel,
+    chosen: Sequence[int] | None = None,
+    most_px: int = TILES_PX,
+    channels: Sequence[int] | None = None,
+) -> Panel | None:
+    """Filters as pictures with one limit for the layer; None where they have no window.
 
     In colours where they look at an input of three channels; else a map for each channel, a row for each filter.
+
+    Args:
+        chosen: numbers of the filters; all where None, as far as there is room.
+        channels: numbers of the channels of their own group, in the order in which they are shown.
     """
-    window = kernel.weight.shape[2:]
-    if not window or (max(window) == 1 and kernel.weight.shape[1] > MOST_CHANNELS):
+    window, wide = kernel.weight.shape[2:], kernel.weight.shape[1]
+    if not window or (max(window) == 1 and wide > MOST_CHANNELS and channels is None):
         return None
     end = paint.limit(kernel.weight, PERCENTILE)
-    wide = kernel.weight.shape[1]
     colour = kernel.first and wide == 3 and len(window) == 2
     numbers = list(range(kernel.filters) if chosen is None else chosen)
     numbers = numbers[: MOST_TILES if colour or wide == 1 else MOST_CHANNELS]
+    across = list(range(min(wide, MOST_CHANNELS)) if channels is None else channels)
     if colour:
         drawn = [_coloured(kernel.weight[n], end) for n in numbers]
     else:
-        drawn = [
-            paint.draw(_flat(kernel.weight[n, c]), end, True) for n in numbers for c in range(min(wide, MOST_CHANNELS))
-        ]
-    columns = ceil(sqrt(1.5 * len(drawn))) if colour or wide == 1 else min(wide, MOST_CHANNELS)
+        drawn = [paint.draw(_flat(kernel.weight[n, c]), end, True) for n in numbers for c in across]
+    columns = ceil(sqrt(1.5 * len(drawn))) if colour or wide == 1 else len(across)
     told = f"{len(numbers)} of {kernel.filters} filters" if len(numbers) < kernel.filters else f"{len(numbers)} filters"
     if not colour and wide > 1:
-        told += f" down, {min(wide, MOST_CHANNELS)} of {wide} channels across" if wide > MOST_CHANNELS else " down"
-    grey = "grey is 0, colours end at ±" if colour else "white is 0, colours end at ±"
-    return _grid(drawn, columns, most_px), [f"{kernel.name}: {told}", f"{grey}{_plain(end)}"]
+        told += f" down, {len(across)} of {wide} channels across" if wide > len(across) else " down, channels across"
+    zero = "grey is 0, colours end at ±" if colour else "white is 0, colours end at ±"
+    return _grid(drawn, columns, most_px), [f"{kernel.name}: {told}", f"{zero}{_plain(end)}"]
 
 
 def _coloured(one: Float[np.ndarray, "3 h w"], end: float) -> Image.Image:
