@@ -70,7 +70,7 @@ class Sketch:
         values, upto = self._ranked(unit)
         edges = np.concatenate([[0], upto])
         left, right = (np.searchsorted(values, value, side) for side in ("left", "right"))
-        return (edges[left] + edges[right]) / 2 / self.count
+        return np.asarray((edges[left] + edges[right]) / 2 / self.count)
 
     def histogram(self, unit: int, bins: int = 64) -> tuple[np.ndarray, np.ndarray]:
         """Counts and edges of equally wide bins from the lowest to the highest value."""
