@@ -61,7 +61,7 @@ class Sketch:
     def quantile(self, unit: int, q: float | np.ndarray) -> np.ndarray:
         """The value below which a fraction q of the unit's values lies: the linear one where all values are kept."""
         if not self.levels:
-            return np.quantile(self._weighted(unit)[0], q)
+            return np.asarray(np.quantile(self._weighted(unit)[0], q))
         values, upto = self._ranked(unit)
         return np.interp(np.asarray(q, float) * self.count, upto - np.diff(upto, prepend=0) / 2, values)
 
