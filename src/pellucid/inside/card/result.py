@@ -22,6 +22,7 @@ HEADINGS = {
     "followers": "Whom it feeds",
     "ablation": "What is lost without it",
 }
+OPEN = ("histogram", "classes")  # tables that are not folded away
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,8 @@ class UnitCard(Shows):
         if part not in self.findings:
             return ""
         finding = self.findings[part]
-        numbers = tables_html(finding.tables)
-        more = f"<details><summary>Numbers</summary>{numbers}</details>" if numbers else ""
+        open_, folded = [t for t in finding.tables if t.name in OPEN], [t for t in finding.tables if t.name not in OPEN]
+        more = f"<details><summary>Numbers</summary>{tables_html(folded)}</details>" if folded else ""
         said = finding.sentence()
-        return f"<section>{heading}<p>{escape(said)}</p>{picture_html(finding.image(), said)}{more}</section>"
+        shown = f"{picture_html(finding.image(), said)}{tables_html(open_)}"
+        return f"<section>{heading}<p>{escape(said)}</p>{shown}{more}</section>"
