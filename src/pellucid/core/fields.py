@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from pellucid.core.boxes import NOTHING, Boxes, thinned
-from pellucid.core.layout import UNKNOWN, layout
+from pellucid.core.layout import layout
 from pellucid.core.seen import Seen, after
 from pellucid.core.trace import Trace, Value
 
@@ -75,8 +75,8 @@ class Field:
         return tuple((first + last + 1) / 2 for first, last in self.reach(position))
 
 
-def fields(trace: Trace) -> dict[Value, Field]:
-    """The field of every value that depends on the first input.
+def fields(trace: Trace, source: Value | None = None) -> dict[Value, Field]:
+    """The field of every value that depends on the first input, or on another value.
 
     An output o of an operation with kernel k, stride s, padding p and dilation d reads the inputs `o s − p + i d`
     (i < k). The box of pixels that each element can see is carried through every operation, views and shuffles
@@ -84,48 +84,55 @@ def fields(trace: Trace) -> dict[Value, Field]:
     draws all positions together (a global pool, attention, an operation without a rule) is named in `everywhere`,
     and the ways around it stay.
 
+    Args:
+        source: the value whose positions count as pixels; the first input where it is None.
+
     Source: Araujo, Norris & Sim 2019, "Computing receptive fields of convolutional neural networks", Distill.
     """
-    if "fields" not in trace.memo:
+    start = trace.inputs[0] if source is None else source
+    found: dict[Value, dict[Value, Field]] = trace.memo.setdefault("fields", {})
+    if start not in found:
         with torch.inference_mode(False), torch.no_grad():
-            trace.memo["fields"] = _walk(trace)
-    return trace.memo["fields"]
+            found[start] = _walk(trace, start)
+    return found[start]
 
 
-def _walk(trace: Trace) -> dict[Value, Field]:
-    first = trace.inputs[0]
-    known = {first: Seen(_pixels(first.shape))}
-    for node in trace.nodes:
+def _walk(trace: Trace, start: Value) -> dict[Value, Field]:
+    axes = layout(trace)
+    channels = {v: known.channel for v, known in axes.items()}
+    places = _places(start, channels.get(start))
+    known = {start: Seen(_pixels(start, places))}
+    for node in trace.nodes[start.position + 1 :]:
         outputs = [v for v in node.outputs if v is not None]
         if outputs and any(v in known for v in node.inputs):
             for value in outputs:
                 known[value] = after(node, value, known)
-    axes = layout(trace)
-    lengths = tuple(first.shape[2:])
-    return {v: _field(v, seen, lengths, axes.get(v, UNKNOWN).channel) for v, seen in known.items()}
+    lengths = tuple(start.shape[a] for a in places)
+    return {v: _field(v, seen, lengths, channels.get(v)) for v, seen in known.items()}
 
 
-def _pixels(shape: Sequence[int]) -> Boxes:
+def _places(value: Value, channel: int | None) -> list[int]:
+    """The axes of a tensor that are neither images nor channels."""
+    return [a for a in range(1, len(value.shape)) if a != (1 if channel is None else channel)]
+
+
+def _pixels(start: Value, places: Sequence[int]) -> Boxes:
     """Each pixel sees itself."""
-    count = len(shape) - 2
-    if count < 1:
-        return torch.full((0, *(1,) * len(shape)), NOTHING)
-    sides = [
-        torch.arange(n, dtype=torch.float32).view(*(-1 if a == b else 1 for a in range(count)))
-        for b, n in enumerate(shape[2:])
-    ]
-    low = torch.stack([s.expand(*shape[2:]) for s in sides])
-    return torch.cat([low, -low])[:, None, None]
+    dims = len(start.shape)
+    shape = [start.shape[a] if a in places else 1 for a in range(dims)]
+    if not places:
+        return torch.full((0, *shape), NOTHING)
+    sides = [torch.arange(start.shape[a]).float().view(*(-1 if a == b else 1 for b in range(dims))) for a in places]
+    low = torch.stack([s.expand(shape) for s in sides])
+    return torch.cat([low, -low])
 
 
 def _field(value: Value, seen: Seen, lengths: tuple[int, ...], channel: int | None) -> Field:
     """The boxes of a tensor as one pair of arrays for each axis of the input."""
-    dims = len(value.shape)
-    gone = {0, 1 if channel is None else channel} if dims > 1 else {0}
-    places = [a for a in range(dims) if a not in gone]
+    places = _places(value, channel)
     if not places:
         return Field((), (), lengths, seen.everywhere, seen.aligned)
-    hull = seen.boxes.amin([a + 1 for a in range(dims) if a in gone])
+    hull = seen.boxes.amin([a + 1 for a in range(len(value.shape)) if a not in places])
     count, low, high, axes = len(lengths), [], [], []
     for a, n in enumerate(lengths):
         pair = thinned(hull[[a, count + a]])
