@@ -63,7 +63,8 @@ class Sketch:
         if not self.levels:
             return np.asarray(np.quantile(self._weighted(unit)[0], q))
         values, upto = self._ranked(unit)
-        return np.interp(np.asarray(q, float) * self.count, upto - np.diff(upto, prepend=0) / 2, values)
+        middles = upto - np.diff(upto, prepend=0) / 2
+        return np.asarray(np.interp(np.asarray(q, float) * self.count, middles, values))
 
     def below(self, unit: int, value: float | np.ndarray) -> np.ndarray:
         """The fraction of the unit's values that lie below one; of equal ones half counts."""
