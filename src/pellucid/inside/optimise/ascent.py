@@ -11,8 +11,8 @@ from pellucid.core.errors import Cancelled
 from pellucid.core.progress import Progress
 from pellucid.core.watch import Watch
 from pellucid.inside.opened import Opened
-from pellucid.inside.optimise.wishes import Reading, Seen
 from pellucid.inside.optimise.space import Space
+from pellucid.inside.optimise.wishes import Reading, Seen
 
 ENOUGH, FASTER, FLAT, MEMORY = 1e-4, 1.5, 1e-9, 10
 MOMENTUM, ROAM, ROAMING_FRACTION = 0.9, 0.1, 0.75

@@ -15,9 +15,9 @@ from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, curve
 from pellucid.inside.opened import opened
 from pellucid.inside.optimise.ascent import Ascent
-from pellucid.inside.optimise.wishes import objective_of
 from pellucid.inside.optimise.optimised import SHOWN_PX, as_image, enlarged
 from pellucid.inside.optimise.space import Space, space_of
+from pellucid.inside.optimise.wishes import objective_of
 from pellucid.inside.showing import Shows
 from pellucid.models.model import Model
 from pellucid.render.paint import number

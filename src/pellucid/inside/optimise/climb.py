@@ -14,9 +14,9 @@ from pellucid.core.progress import Progress
 from pellucid.core.watch import Watch
 from pellucid.inside.opened import Opened
 from pellucid.inside.optimise.canvases import Canvas
-from pellucid.inside.optimise.wishes import Reading, Seen
 from pellucid.inside.optimise.space import Space
 from pellucid.inside.optimise.waking import woken
+from pellucid.inside.optimise.wishes import Reading, Seen
 
 WAKING_STEPS = 16
 EPS = 1e-12

@@ -10,9 +10,9 @@ from pellucid.core.progress import Progress
 from pellucid.inside.opened import Opened, opened
 from pellucid.inside.optimise.groups import exaggeration, likeness, total_variation
 from pellucid.inside.optimise.making import Plan, carried_out, pixels_of, plan
-from pellucid.inside.optimise.wishes import Objective
 from pellucid.inside.optimise.optimised import Optimised
 from pellucid.inside.optimise.transforms import Transforms
+from pellucid.inside.optimise.wishes import Objective
 from pellucid.models.model import Model
 
 SHIFTS = Transforms(None, (0.95, 1.05), 5.0, None)

@@ -19,10 +19,10 @@ from pellucid.inside.optimise.chance import source
 from pellucid.inside.optimise.climb import EPS, Climb, Group, View, fitted
 from pellucid.inside.optimise.colour import Colours, colours
 from pellucid.inside.optimise.maco import Crops, Maco, Phases, amounts, opacity
-from pellucid.inside.optimise.wishes import objective_of
 from pellucid.inside.optimise.optimised import Optimised
 from pellucid.inside.optimise.space import Space, space_of
 from pellucid.inside.optimise.transforms import Transforms, draws, looked_at, transforms_of
+from pellucid.inside.optimise.wishes import objective_of
 from pellucid.models.model import Model
 
 USUAL = 32

@@ -107,7 +107,7 @@ def objective_of(given: Any, opened: Opened) -> Objective:
     if isinstance(given, Objective):
         return given
     if isinstance(given, Target):
-        return target(given)
+        return _named(given, opened)
     if isinstance(given, Unit):
         return channel(given)
     if not isinstance(given, str):
@@ -119,7 +119,7 @@ def objective_of(given: Any, opened: Opened) -> Objective:
         return layer(given)
     kind, _, rest = given.partition(":")
     if kind in ("logit", "class"):
-        return logit(int(rest) if rest.isdigit() else rest)
+        return _named(logit_target(int(rest) if rest.isdigit() else rest), opened)
     name, _, where = given.partition("@")
     if where == "centre":
         return unit(name)
@@ -131,7 +131,9 @@ def channel(name: str | Unit) -> Objective:
 
     def on(opened: Opened) -> Reading:
         unit = opened.unit(name)
-        return Reading((unit.layer,), lambda s: s.maps(unit.layer)[:, unit.channel].reshape(len(s.pixels), -1).mean(1), unit)
+        return Reading(
+            (unit.layer,), lambda s: s.maps(unit.layer)[:, unit.channel].reshape(len(s.pixels), -1).mean(1), unit
+        )
 
     return Objective(f"channel {name}", on)
 
@@ -241,6 +243,14 @@ def target(wanted: Target) -> Objective:
         return Reading((where,), lambda seen: known.read(seen.outputs[where], range(len(seen.pixels))).reshape(-1))
 
     return Objective(asked, on)
+
+
+def _named(wanted: Target, opened: Opened) -> Objective:
+    """A target's objective with its classes called by their labels, where they are known."""
+    labels = opened.model.labels or ()
+    known = wanted.resolved(opened.model.index)
+    words = known.name(0, lambda c: labels[c] if 0 <= c < len(labels) else str(c))
+    return Objective(words, target(known).on)
 
 
 def interpolation(first: Objective, second: Objective) -> Objective:
