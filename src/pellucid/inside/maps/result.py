@@ -52,7 +52,7 @@ class Maps(Shows):
     @property
     def title(self) -> str:
         name = self.inside.picture.name if self.inside.picture is not None else "input"
-        shown = f"this {name}" if name in ("input", "array", "image") else name
+        shown = {"input": "this input", "array": "this picture", "image": "this picture"}.get(name, name)
         return f"What the layers of {self.inside.model.name} do in {shown}"
 
     def of(self, layer: str | None = None) -> LayerMaps:
