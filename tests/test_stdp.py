@@ -58,6 +58,18 @@ def test_a_planted_pathway_of_equal_weights_is_found_and_only_with_the_window():
     assert auc_of(literal, marks) < 0.5  # what is early always comes before, so it grows most
 
 
+def test_how_often_a_synapse_grew_is_counted():
+    net, x, marks = planted()
+    found = stdp_probe(net, "0", x[:1])
+    assert set(np.unique(found.causal[~np.isnan(found.causal)])) <= {0.0, 1.0}
+    grew = found.change > 0
+    assert (found.causal[grew] == 1).all() and (found.causal[found.change < 0] == 0).all()
+    silent = found.fired == 0
+    assert silent.any() and np.isnan(found.causal[silent]).all()
+    whole = stdp_probe(net, "0", x).causal
+    assert whole[marks == 1].min() > whole[marks == 0].max()
+
+
 def test_growth_and_shrinking_follow_the_covariance():
     net, x, marks = planted()
     found = stdp_probe(net, "0", x)

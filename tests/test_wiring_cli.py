@@ -35,7 +35,7 @@ def ask(*words: object):
         (("--source", "features.12", "--target", "pool", "--how", "gradient"), "strongest of"),
         (("--unit", "features.14:36"), "features.14:36 is"),
         (("--ablate", "features.14"), "accuracy is"),
-        (("--layers", "features.12,pool,classes"), "depends most"),
+        (("--layers", "features.12,pool,classes"), "strongest dependence"),
         (("--graph", "pool"), "Spearman"),
         (("--stdp", "head"), "cosine of"),
     ],

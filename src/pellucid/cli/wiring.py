@@ -18,6 +18,7 @@ from pellucid.cli.manners import (
 )
 
 SCENES = "scenes"
+ROWS, COLUMNS = 10, 5  # of what is printed
 
 
 def wiring(
@@ -81,9 +82,9 @@ def wiring(
             echo_json({**found.facts(), "file": str(file)})
         show(safe(found.sentence()))
         first = found.tables[0]
-        drawn = table(*map(safe, first.columns))
-        for row in first.rows[:10]:
-            drawn.add_row(*(safe(cell_text(cell)) for cell in row))
+        drawn = table(*map(safe, first.columns[:COLUMNS]))
+        for row in first.rows[:ROWS]:
+            drawn.add_row(*(safe(cell_text(cell)) for cell in row[:COLUMNS]))
         show(drawn)
         show(f"written: {safe(file)}")
 

@@ -110,6 +110,8 @@ class Ablation(Shows):
         if self.accuracy is None:
             return f"{told}."
         worst = int(np.nanargmin(self.accuracy_off))
+        if self.accuracy_off[worst] >= self.accuracy:
+            return f"{told}; accuracy is {self.accuracy:.1%}, and no less without any of them."
         return (
             f"{told}; accuracy is {self.accuracy:.1%}, and falls furthest, to {self.accuracy_off[worst]:.1%}, "
             f"without {self.units[worst]}."

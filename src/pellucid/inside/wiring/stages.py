@@ -71,8 +71,9 @@ class LayerCoupling(Shows):
             return "No layer of these depends on another."
         later, earlier = np.unravel_index(np.nanargmax(self.changed), self.changed.shape)
         return (
-            f"{self.layers[later]} depends most on where {self.layers[earlier]} is active: with only its mean left it "
-            f"changes by {self.changed[later, earlier]:.0%} of its size, over {self.pictures} pictures."
+            f"The strongest dependence on where a layer is active: with only the mean of {self.layers[earlier]} left, "
+            f"{self.layers[later]} changes by {self.changed[later, earlier]:.0%} of its size "
+            f"({self.pictures} pictures)."
         )
 
     @property

@@ -95,7 +95,8 @@ def stdp_probe(
         _judge_copy(first, data, layer, updated, judged, bar)
     return StdpProbe(
         chosen.name, layer, judged.count, (work.w - work.start).double().cpu().numpy(),
-        work.start.double().cpu().numpy(), work.covariance().double().cpu().numpy(), work.fired.cpu().numpy(),
+        work.start.double().cpu().numpy(), work.covariance().cpu().numpy(), work.causal().cpu().numpy(),
+        work.fired.cpu().numpy(),
         node.kind == "convolution", int(argument(node, "groups", 1) or 1), judged.accuracy(0), judged.accuracy(1),
         judged.same(), updated.cpu(),
     )  # fmt: skip
@@ -118,7 +119,7 @@ class _Learning:
         start = W.abs().double() / most * rule.peak
         zero = torch.zeros_like(start)
         fired = torch.zeros(len(W), dtype=torch.int64, device=W.device)
-        return cls(rule, most / rule.peak, start, start.clone(), fired, [zero.clone() for _ in range(2)] + [
+        return cls(rule, most / rule.peak, start, start.clone(), fired, [zero.clone() for _ in range(3)] + [
             torch.zeros(len(W), dtype=torch.float64, device=W.device)
         ])  # fmt: skip
 
@@ -145,13 +146,19 @@ class _Learning:
         self.fired += wins
         self.sums[0] += pre
         self.sums[1] += pre * post.view(shape)
-        self.sums[2] += post
+        self.sums[2] += causal & fires
+        self.sums[3] += post
+
+    def causal(self) -> Float[Tensor, "out *rest"]:
+        """In what part of the pictures in which its channel fired each synapse grew; NaN where it never did."""
+        n = self.fired.double().view(-1, *[1] * (self.w.dim() - 1))
+        return self.sums[2] / torch.where(n > 0, n, torch.nan)
 
     def covariance(self) -> Float[Tensor, "out *rest"]:
         """Of the strengths `1 − t` before and behind each synapse, over the pictures in which its channel fired."""
         shape = (-1, *[1] * (self.w.dim() - 1))
         n = self.fired.clamp(min=1).double().view(shape)
-        return self.sums[1] / n - self.sums[0] / n * (self.sums[2].view(shape) / n)
+        return self.sums[1] / n - self.sums[0] / n * (self.sums[3].view(shape) / n)
 
 
 @dataclass(eq=False)

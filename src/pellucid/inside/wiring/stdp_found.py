@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pellucid.core.tables import Table, table
 from pellucid.inside.showing import Shows
-from pellucid.inside.wiring.drawing import bar_picture, matrix_picture
+from pellucid.inside.wiring.drawing import matrix_picture
 from pellucid.inside.wiring.tally import known
-from pellucid.render.sheet import beside
+from pellucid.render.sheet import beside, stacked
 
-LISTED, SHOWN = 20, 24
+LISTED = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,7 @@ class StdpProbe(Shows):
         change: Δw of every synapse, in the scale in which the largest weight is `start.max()`; as the layer's weight.
         start: w before.
         covariance: of the strengths before and behind each synapse over the pictures.
+        causal: in what part of the pictures in which its channel fired a synapse grew; NaN where it never did.
         fired: for each channel in how many pictures it fired (over all passes).
         spatial, groups: whether it is a convolution, and of how many groups.
         accuracy, accuracy_after: of the network and of the updated copy; None without labels.
@@ -38,6 +39,7 @@ class StdpProbe(Shows):
     change: Float64[np.ndarray, "out *rest"]
     start: Float64[np.ndarray, "out *rest"]
     covariance: Float64[np.ndarray, "out *rest"]
+    causal: Float64[np.ndarray, "out *rest"]
     fired: Int64[np.ndarray, " out"]
     spatial: bool
     groups: int
@@ -85,12 +87,19 @@ class StdpProbe(Shows):
     @property
     def coupling(self) -> Float64[np.ndarray, "sources targets"]:
         """Δw from input channel to output channel, summed over the kernel; NaN between different groups."""
-        out, per = self.change.shape[:2]
+        return self._by_channel(self.change.reshape(*self.change.shape[:2], -1).sum(2))
+
+    @property
+    def causality(self) -> Float64[np.ndarray, "sources targets"]:
+        """`causal` from input channel to output channel, averaged over the kernel; NaN between different groups."""
+        return self._by_channel(self.causal.reshape(*self.causal.shape[:2], -1).mean(2))
+
+    def _by_channel(self, synapses: Float64[np.ndarray, "out per"]) -> Float64[np.ndarray, "sources targets"]:
+        out, per = synapses.shape
         found = np.full((per * self.groups, out), np.nan)
-        summed = self.change.reshape(out, per, -1).sum(2)
         for j in range(out):
             first = j // (out // self.groups) * per
-            found[first : first + per, j] = summed[j]
+            found[first : first + per, j] = synapses[j]
         return found
 
     @property
@@ -103,17 +112,19 @@ class StdpProbe(Shows):
         ]
 
     def image(self) -> Image.Image:
-        matrix = matrix_picture(
-            self.coupling, f"{self.model}: {self.title}", [str(i) for i in range(len(self.coupling))],
-            [str(j) for j in range(len(self.change))], sides=("input channels", "output channels"),
-            units=f"change of w over the kernel (warm grows, cold shrinks); {self.pictures} pictures",
-        )  # fmt: skip
-        order = np.argsort(-np.abs(self.potentiation), kind="stable")[:SHOWN]
-        bars = bar_picture(
-            "Potentiation by channel", [str(j) for j in order], self.potentiation[order].tolist(),
-            [float("nan")] * len(order), "mean change of w of the channel's synapses",
-        )  # fmt: skip
-        found = beside([matrix, bars])
+        parts = [
+            matrix_picture(
+                matrix, title, [str(i) for i in range(len(matrix))], [str(j) for j in range(len(self.change))],
+                sides=("input channels", "output channels"), units=units, diverging=diverging,
+            )
+            for matrix, title, units, diverging in (
+                (self.coupling, f"{self.model}: {self.title}",
+                 f"change of w, summed over the kernel; {self.pictures} pictures", True),
+                (self.causality, "How often a synapse grew",
+                 "part of the pictures in which the output channel fired, mean over the kernel", False),
+            )
+        ]  # fmt: skip
+        found = stacked(parts) if len(self.change) > 2 * len(self.coupling) else beside(parts)
         assert found is not None
         return found
 

@@ -13,6 +13,7 @@ class Tally:
     """The mean of everything that was added, and its standard error, without keeping any of it.
 
     Example:
+        >>> import torch
         >>> tally = Tally()
         >>> tally.add(torch.tensor([[1.0], [3.0]]))
         >>> tally.mean.item(), tally.error.item(), tally.count
