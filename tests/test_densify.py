@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from method_cases import heat, undrawn
+from oracles import atlas as oracle
 from pellucid.core.errors import Cancelled, LayerError, MethodError, SettingError, TraceError
 from pellucid.core.progress import Progress
 from pellucid.inside import densify as module_under_test
@@ -146,6 +147,22 @@ def test_places_between_are_those_of_shifted_pictures(factor, px):
     theirs = shifted_and_stitched(net, x, factor, px)
     edge = 3 * factor
     inner = (..., slice(edge, -edge), slice(edge, -edge))
+    torch.testing.assert_close(found.maps[inner], theirs[inner], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in POOLS if n not in ("mirrored", "repeated", "same", "normalised")])
+@pytest.mark.parametrize("size", [(21, 26), (24, 19)])
+def test_dense_maps_are_those_of_the_slow_definition(name, size):
+    if name in ("mean padded ceil", "padded by hand"):
+        pytest.skip("the definition has no such operation")
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), POOLS[name], nn.Conv2d(4, 3, 2)).eval().double()
+    x = torch.rand(1, 3, *size, dtype=torch.float64)
+    found = densify(net, x, "2", start="0")
+    theirs, rates = oracle.dense_layers(list(net), x, 0)
+    assert found.rate == rates
+    ends = [int((high < n).sum()) for high, n in zip(found.field.high, size, strict=True)]  # the far border apart
+    assert min(ends) >= 6
+    inner = (..., slice(0, ends[0]), slice(0, ends[1]))
     torch.testing.assert_close(found.maps[inner], theirs[inner], rtol=1e-12, atol=1e-12)
 
 

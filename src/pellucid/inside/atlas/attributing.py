@@ -1,5 +1,7 @@
 """How much one activation vector gives to the score of each class, for all classes at once."""
 
+import warnings
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -35,7 +37,8 @@ def attributions(trace: Trace, value: Value, vectors: Float[Tensor, "b ..."]) ->
 @torch.no_grad()
 def forwards(trace: Trace, value: Value, end: Value, vectors: Tensor) -> Tensor:
     """The derivative of what lies between, by dual numbers."""
-    with torch.inference_mode(False), forward_ad.dual_level():
+    with torch.inference_mode(False), warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch scripts some of its own derivatives
         current = {value: forward_ad.make_dual(value.data.detach().clone(), vectors.to(value.data))}
         for position in between(trace, value, end):
             node = trace.nodes[position]

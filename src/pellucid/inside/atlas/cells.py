@@ -1,6 +1,5 @@
 """The cells of an atlas: who lies in each, their mean, what it gives to the classes, and the matrix for its icon."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,14 +118,6 @@ def supporters(attributions: Float[np.ndarray, "n k"], single_class: int, most: 
     best = np.zeros(len(attributions), bool)
     best[np.argsort(-attributions[:, single_class], kind="stable")[:most]] = True
     return best | (attributions.argmax(1) == single_class)
-
-
-def purity(rows: Int64[np.ndarray, "n"], labels: Sequence[int]) -> float:
-    """The share of samples in drawn cells whose label is their cell's most frequent one."""
-    known = np.asarray(labels)
-    drawn = rows >= 0
-    most = sum(np.bincount(known[rows == k]).max() for k in np.unique(rows[drawn]))
-    return float(most / max(int(drawn.sum()), 1))
 
 
 def rgb(pixels: Float[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
