@@ -1,4 +1,4 @@
-"""BackpropVis: the maps are the methods', the shares sum to the score, and the carriers are what they are said to be."""
+"""BackpropVis: the maps are the methods', the shares sum to the score, the carriers are what they are said to be."""
 
 import json
 from pathlib import Path

@@ -10,7 +10,7 @@ from pellucid.inside.wiring.weights_sheet import tiles
 from pellucid.render import paint
 from pellucid.render.bars import COLD, WARM
 from pellucid.render.explanation import Explanation
-from pellucid.render.sheet import FAINT, INK, Panel, shortened, sheet, side_by_side, stacked
+from pellucid.render.sheet import FAINT, INK, Panel, sheet, shortened, side_by_side, stacked
 from pellucid.render.visible import visible
 
 MAP_PX, CHANNEL_PX, MOST_BARS, MOST_WINDOWS = 200, 190, 14, 6
@@ -87,7 +87,9 @@ def _bars(shares: Mapping[str, float]) -> Image.Image:
 def _channel(carrier: Carrier, first: Explanation) -> Panel:
     """A channel's map over the picture, one of its filters, and its numbers."""
     over = _at(_activation(carrier, first), CHANNEL_PX)
-    words = [f"channel {carrier.channel} carries {carrier.carries:.3g}", f"CAM weight {carrier.weight:.3g}"]
+    most = float(np.abs(carrier.activation).max(initial=0))
+    words = [f"channel {carrier.channel} carries {carrier.carries:.3g}"]
+    words.append(f"CAM weight {carrier.weight:.3g}, map up to {most:.3g}")
     if not carrier.filters:
         return over, [*words, "made by no filter alone"]
     filters, one = carrier.filters, carrier.filters[0]
@@ -102,6 +104,7 @@ def _channel(carrier: Carrier, first: Explanation) -> Panel:
     shown = tiles(one.kernel, [one.number], CHANNEL_PX, one.strongest_own(MOST_WINDOWS))
     if shown is None:
         return over, words
+    words.append(f"its windows on these: {shown[1][1].split(', ')[-1]}")
     windows = shown[0].crop((0, 0, min(shown[0].width, CHANNEL_PX), min(shown[0].height, CHANNEL_PX // 2)))
     canvas = Image.new("RGB", (CHANNEL_PX, over.height + 6 + CHANNEL_PX // 6), "white")
     canvas.paste(over, (0, 0))
