@@ -132,10 +132,10 @@ def test_large_patches_are_whitened_by_frequency(monkeypatch: pytest.MonkeyPatch
     kernel = torch.zeros(11, 11)
     kernel[3:7, 4:9] = torch.randn(4, 5)
     net[0].weight.data[0, 0] = kernel  # pyright: ignore[reportIndexIssue]
-    x = F.avg_pool2d(torch.randn(25, 1, 44, 44), 3, 1)
+    x = F.avg_pool2d(torch.randn(40, 1, 44, 44), 3, 1)
     found, plain = (rfm(net, "0:0", x, signal="correlation", whiten=w) for w in (True, False))
     told, without = (np.corrcoef(f.matrix.ravel(), kernel.flatten())[0, 1] for f in (found, plain))
-    assert told > 0.85 and told > without + 0.1
+    assert told > 0.8 and told > without + 0.2
     assert any("by frequency" in note for note in found.notes)
 
 

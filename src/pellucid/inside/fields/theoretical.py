@@ -35,6 +35,7 @@ class ReceptiveFields(Shows):
         input_px: the input's sides.
         model: the network.
         shown: the picture as the network gets it; None where the input is none.
+        position: of the units that are drawn; the middle of each layer's maps where it is None.
     """
 
     layers: dict[str, Field]
@@ -43,6 +44,7 @@ class ReceptiveFields(Shows):
     input_px: tuple[int, ...]
     model: str
     shown: UInt8[np.ndarray, "h w 3"] | None = None
+    position: tuple[int, ...] | None = None
 
     @property
     def title(self) -> str:
@@ -57,6 +59,17 @@ class ReceptiveFields(Shows):
         if layer not in self.layers:
             raise LayerError(f'no layer "{layer}" that depends on the input{nearest(layer, self.layers)}')
         return self.layers[layer]
+
+    def only(self, layers: Sequence[str], position: Sequence[int] | None = None) -> "ReceptiveFields":
+        """Some of the layers, their units drawn at one position.
+
+        Raises:
+            LayerError: no such layer or position.
+        """
+        chosen = {name: self.of(name) for name in layers}
+        for name, field in chosen.items():
+            self._position(name, field, position)
+        return replace(self, layers=chosen, position=None if position is None else tuple(position))
 
     def box(self, layer: str, position: Sequence[int]) -> Box:
         """The pixels that the units of a layer can see from one position: first, and one behind the last.
@@ -110,7 +123,9 @@ class ReceptiveFields(Shows):
         return Image.fromarray(blank if self.shown is None else self.shown)
 
     def _few(self) -> list[str]:
-        """Layers whose fields differ, spread over all of them."""
+        """Layers whose fields differ, spread over all of them; all where there are few."""
+        if len(self.layers) <= DRAWN:
+            return list(self.layers)
         sizes: dict[tuple[int, ...], str] = {}
         for name, field in self.layers.items():
             if field.low and not (field.everywhere and self._whole(field)):
@@ -123,8 +138,9 @@ class ReceptiveFields(Shows):
         return all(s >= n for s, n in zip(field.size_px, self.input_px, strict=True))
 
     def image(self) -> Image.Image:
-        words = ["units in the middle of each layer's maps; grey: beyond the border, where there is padding"]
-        return sheet(self.title, [], [[(self.drawn(), words)]])
+        where = "in the middle of each layer's maps" if self.position is None else f"at {by_commas(self.position)}"
+        words = [f"units {where}; grey: beyond the border, where there is padding"]
+        return sheet(self.title, [], [[(self.drawn(position=self.position), words)]])
 
     def sentence(self) -> str:
         found = [(n, f) for n, f in self.layers.items() if f.low and not f.everywhere]
@@ -170,6 +186,16 @@ class ReceptiveFields(Shows):
 
     def __repr__(self) -> str:
         return f"ReceptiveFields({self.model}: {len(self.layers)} layers on {by(self.input_px)} px)"
+
+
+def by_commas(numbers: Sequence[int]) -> str:
+    """As a position is written.
+
+    Example:
+        >>> by_commas((3, 5))
+        '3, 5'
+    """
+    return ", ".join(map(str, numbers))
 
 
 def _area(frame: Frame) -> int:
