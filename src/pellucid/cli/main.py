@@ -5,8 +5,11 @@ from typing import Annotated
 
 import typer
 
+from pellucid.cli.backpropvis import backpropvis
 from pellucid.cli.carding import unit
+from pellucid.cli.charting import atlas
 from pellucid.cli.dreaming import dream
+from pellucid.cli.fielding import fields
 from pellucid.cli.layering import layers
 from pellucid.cli.manners import (
     REFUSED,
@@ -25,6 +28,9 @@ from pellucid.cli.manners import (
     told,
     words,
 )
+from pellucid.cli.optimising import optimise
+from pellucid.cli.weighing import weights
+from pellucid.cli.wiring import wiring
 from pellucid.core.version import VERSION
 
 app = typer.Typer(
@@ -352,7 +358,7 @@ def show_one_scene(
         show_scene(seed, out, px, label, shortcut or [], overwrite, printer(quiet or as_json), as_json)
 
 
-for looking in (layers, unit, dream):
+for looking in (layers, fields, unit, optimise, dream, atlas, weights, wiring, backpropvis):
     app.command()(looking)
 
 
