@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from method_cases import undrawn
+from oracles import visualisation as oracle
 from pellucid.core.errors import Cancelled, ImageError, LayerError, ModelError, SettingError
 from pellucid.core.progress import Progress
 from pellucid.images.transforms import Preprocess
 from pellucid.inside.dream import dream
-from pellucid.inside.dream_steps import Aim, Climber, _cuts, _match, canvas_of
+from pellucid.inside.dream_steps import Aim, Climber, _cuts, _match, canvas_of, resized
 from pellucid.inside.opened import opened
 from pellucid.models.model import wrap
 
@@ -103,7 +104,28 @@ def test_one_step_is_the_normalised_gradient(model, picture):
     g = torch.autograd.grad(maps.square().sum() / 2, x)[0]
     expected = (x + 0.01 * g / g.abs().mean()).clamp(0, 1)
     np.testing.assert_allclose(found.values, expected.detach(), atol=1e-6)
-    assert found.octaves[0].before == pytest.approx(float(maps.detach().square().sum() / 2) / maps[0, 0].numel(), rel=1e-5)
+    assert found.octaves[0].before == pytest.approx(
+        float(maps.detach().square().sum() / 2) / maps[0, 0].numel(), rel=1e-5
+    )
+
+
+def test_octaves_go_as_in_the_slow_definition(model, picture):
+    small = picture[:17, :14]
+    pixels = torch.from_numpy(small).permute(2, 0, 1).float() / 255
+
+    def slope(x):
+        x = torch.from_numpy(x).float().requires_grad_()
+        maps = model.module[:4](model.preprocess.normalise(x)[None])
+        return torch.autograd.grad(maps.square().sum() / 2, x)[0].double().numpy()
+
+    sizes = oracle.octave_sizes(17, 14, 3)
+    expected = oracle.deep_dream(
+        pixels.double().numpy(), slope, sizes, steps=2, step=0.01,
+        shrink=lambda base, h, w: resized(pixels, (h, w)).double().numpy(),
+    )[-1]  # fmt: skip
+    found = dream(model, small, layer="3", octaves=3, steps=2, step_size=0.01, jitter_px=0)
+    assert [o.size_px for o in found.octaves] == sizes
+    np.testing.assert_allclose(found.values, expected.clip(0, 1), atol=1e-4)
 
 
 def test_an_input_and_its_picture_dream_alike(model, picture):
@@ -252,3 +274,29 @@ def test_functional_layers_before_a_reused_module():
     for layer in ("conv#0", "act#0", "act#1"):
         found = dream(Twice().eval(), torch.rand(1, 3, 14, 14), layer=layer, octaves=1, steps=2, jitter_px=2)
         assert found.octaves[0].after > found.octaves[0].before
+
+
+def test_a_real_network_dreams(data):
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from pellucid.models.resolve import load
+
+    model = load("torchvision:squeezenet1_1", weights=str(data / "imagenet" / "squeezenet1_1_fp16.safetensors"))
+    grey = np.full((90, 120, 3), 128, np.uint8)
+    noisy = grey + np.random.default_rng(0).integers(-20, 20, grey.shape).astype(np.uint8)
+    found = dream(model, noisy, layer="features.8", octaves=3, steps=4)
+    assert all(o.after > 2 * o.before for o in found.octaves)
+
+
+def test_a_network_of_one_size_only_says_so_whatever_it_raises():
+    class OneSize(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act = nn.Conv2d(3, 3, 3), nn.ReLU()
+
+        def forward(self, x):
+            assert x.shape[-1] == 16, "only 16"
+            return self.act(self.conv(x)).mean((2, 3))
+
+    model = wrap(OneSize().eval(), preprocess=Preprocess(resize_px=16, crop_px=16))
+    with pytest.raises(ImageError, match=r"only 16.*octaves=1"):
+        dream(model, np.zeros((20, 30, 3), np.uint8), layer="act", octaves=2, steps=1)

@@ -301,3 +301,40 @@ def test_a_trained_network_is_shown():
     assert found.image().width > 500 and "dead" in found.sentence()
     shares = [s for s in found.contributions.column("share of the score") if s is not None]
     assert sum(shares) == pytest.approx(float(found.target.score(found.inside.trace)[0]), rel=1e-3)
+
+
+class Attends(nn.Module):
+    """Tokens that attend to one another: behind that, no axis is known to count units."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.attention, self.head = nn.Conv2d(3, 8, 4, 4), nn.MultiheadAttention(8, 2), nn.Linear(8, 2)
+
+    def forward(self, x):
+        tokens = self.conv(x).flatten(2).transpose(1, 2)
+        return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+def test_what_has_no_known_units_is_left_out_and_refused():
+    net, x = Attends().eval(), torch.rand(1, 3, 16, 16)
+    found = maps(net, x)
+    assert "conv" in found.found and "attention" not in found.found
+    with pytest.raises(LayerError, match="no axis is known"):
+        maps(net, x, "attention")
+    rows = {row[0]: row for row in found.contributions.rows}
+    assert rows["attention"][3] is None and rows["conv"][3] is not None
+
+
+def test_real_networks_are_shown(data):
+    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+    sklearn = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    from pellucid.models.resolve import load
+
+    assert torchvision
+    model = load("torchvision:squeezenet1_1", weights=str(data / "imagenet" / "squeezenet1_1_fp16.safetensors"))
+    pixels = torch.from_numpy(sklearn.load_sample_image("flower.jpg")[100:292:2, 200:392:2].copy())
+    found = maps(model, model.preprocess.normalise(pixels.permute(2, 0, 1)[None].float() / 255))
+    explained = [found.reconstruction(name).explained for name in ("features.1", "features.5")]
+    assert 1 > explained[0] > explained[1] > 0.3
+    shares = [s for s in found.contributions.column("share of the score") if s is not None]
+    assert sum(shares) == pytest.approx(float(found.target.score(found.inside.trace)[0]), rel=1e-3)

@@ -201,7 +201,7 @@ def _octaves(dreamer: Climber, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor
                 raise
             notes.append(f"stopped on request after {len(found)} of {len(sizes)} octaves")
             break
-        except (RuntimeError, ValueError, TraceError) as error:
+        except (RuntimeError, ValueError, AssertionError, IndexError, TraceError) as error:
             if out_of_memory(error) or found:
                 raise
             if number + 1 == len(sizes):

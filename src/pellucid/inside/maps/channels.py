@@ -10,7 +10,9 @@ from torch import Tensor
 
 from pellucid.core.derivatives import argument
 from pellucid.core.errors import check_known
+from pellucid.core.layout import UNKNOWN, layout
 from pellucid.core.trace import Value
+from pellucid.inside.opened import Opened
 
 SORTS = ("number", "mean", "max", "variance", "sparsity", "support")
 KEEPS_LIMITS = frozenset({"view", "dropout", "max_pool", "average_pool"})
@@ -77,6 +79,14 @@ class Channels:
         if self.dead[channel]:
             return "dead"
         return "silent here" if self.silent[channel] else "saturated" if self.saturated[channel] else ""
+
+
+def usable(inside: Opened, value: Value) -> bool:
+    """Whether a value holds numbers of one picture, and it is known which axis counts its units."""
+    if not value.differentiable or value.node is None or len(value.shape) < 2 or value.shape[0] != 1:
+        return False
+    known = layout(inside.trace).get(value, UNKNOWN).channel is not None
+    return known or len(value.shape) in (2, len(inside.trace.inputs[0].shape))
 
 
 def measured(maps: Tensor, support: Tensor, limits: Limits, alive: Bool[np.ndarray, "c"] | None = None) -> Channels:

@@ -11,6 +11,7 @@ from pellucid.core.replay import replayed
 from pellucid.core.tables import Cell, Table, table
 from pellucid.core.target import Target
 from pellucid.core.trace import Value
+from pellucid.inside.maps.channels import usable
 from pellucid.inside.opened import Opened
 from pellucid.methods.fullgrad import layer_shares
 
@@ -76,7 +77,7 @@ def _blank(inside: Opened, target: Target, layer: str) -> float | None:
 
 def _mean(inside: Opened, value: Value, layer: str) -> Tensor | None:
     """A value with each channel at its mean over the positions."""
-    if not value.differentiable or len(value.shape) < 3 or value.shape[0] != 1:
+    if not usable(inside, value) or len(value.shape) < 3:
         return None
     channel = inside.channel_axis(layer)
     axes = [a for a in range(1, len(value.shape)) if a != channel]

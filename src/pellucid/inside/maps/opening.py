@@ -13,7 +13,7 @@ from pellucid.core.progress import Progress
 from pellucid.core.pull import Rules
 from pellucid.core.target import Target
 from pellucid.core.trace import Node, Value
-from pellucid.inside.maps.channels import limits_of, measured
+from pellucid.inside.maps.channels import limits_of, measured, usable
 from pellucid.inside.maps.layer import LayerMaps
 from pellucid.inside.maps.result import Maps
 from pellucid.inside.maps.spread import Spread, spreads
@@ -75,22 +75,18 @@ def _names(inside: Opened, layers: str | Sequence[str] | None) -> list[str]:
             _check(inside, name)
         return list(dict.fromkeys(names))
     calls = (c for calls in inside.trace.layers.values() for c in calls)
-    values = sorted({c[0] for c in calls if c and _usable(c[0])}, key=lambda v: v.position)
+    values = sorted({c[0] for c in calls if c and usable(inside, c[0])}, key=lambda v: v.position)
     if not values:
         raise LayerError(f"no layer of {inside.model.name} gives out units on this input")
     return [inside.trace.name_of(value) for value in values]
 
 
-def _usable(value: Value) -> bool:
-    return value.differentiable and len(value.shape) > 1 and value.shape[0] == 1 and value.node is not None
-
-
 def _check(inside: Opened, name: str) -> None:
     value = inside.value(name)
-    if not _usable(value):
+    if not usable(inside, value):
         raise LayerError(
-            f'layer "{name}" gives {tuple(value.shape)} of {value.dtype}, which are no units of one picture; choose a '
-            "layer whose output is (1, channels, …)"
+            f'layer "{name}" gives {tuple(value.shape)} of {value.dtype}, in which no axis is known to count the units '
+            "of one picture; choose a layer whose output is (1, channels, …)"
         )
 
 
