@@ -183,6 +183,13 @@ def test_mistakes_are_told_and_it_can_be_stopped(untouched):
         stdp_probe(net, "0", x, progress=progress)
 
 
+def test_too_many_synapses_are_refused(monkeypatch):
+    net, x, _ = planted()
+    monkeypatch.setattr("pellucid.inside.wiring.stdp.MOST_SYNAPSES", 100)
+    with pytest.raises(SettingError, match="288 synapses"):
+        stdp_probe(net, "0", x)
+
+
 def test_it_shows_itself(tmp_path):
     net, x, _ = planted()
     found = stdp_probe(net, "0", x)

@@ -253,6 +253,39 @@ def test_mistakes_are_told_and_nothing_is_touched(untouched):
         assert progress.done == progress.total > 0
 
 
+def test_where_nothing_counts_nothing_is_claimed():
+    net, x = small(), some(2, 2, 7, 7)
+    with torch.no_grad():
+        net[0].bias.fill_(-100)
+        net[2].bias.zero_()
+    for how in ("ablation", "gradient", "deep_lift", "relevance"):
+        found = coupling_matrix(net, "1", "3", x, how=how)
+        assert not found.matrix.any() and "Nothing of 1 counts" in found.sentence()
+        assert (
+            found.groups.rows.tolist() == [-1] * 4 and found.image().width > 100 and found.facts()["tightness"] is None
+        )
+    graph = influence_graph(net, ["1", "3"], x)
+    assert "Nothing" in graph.sentence() and graph.image().width > 100 and not any(graph.edges)
+    lost = pel.ablation(net, "1", x)
+    assert "None of 4 units" in lost.sentence() and lost.image().width > 100
+    assert "Nothing of 1 counts" in pel.feeders(net, "3:0", x).sentence()
+    assert pel.feeders(net, "3:0", x).image().width > 100
+
+
+def test_one_score_a_picture_and_no_positions_at_all():
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1), nn.Flatten(0)).double().eval()
+    x = some(4, 6)
+    with torch.no_grad():
+        a = net[:2](x)
+    expected = (a * net[2].weight[0]).mean(0).detach().numpy()
+    for how in ("ablation", "gradient"):
+        assert np.allclose(coupling_matrix(net, "1", "classes", x, how=how).matrix[:, 0], expected, atol=1e-12)
+    whole = coupling_matrix(net, "1", "classes", x, how="deep_lift").matrix.sum()
+    with torch.no_grad():
+        assert whole == pytest.approx(float((net(x) - net(torch.zeros(1, 6).double())).mean()), abs=1e-12)
+    assert layer_coupling(net, ["1", "classes"], x).changed[1, 0] > 0 and pel.feeders(net, "1:0", x).layer == "input"
+
+
 def test_they_show_themselves(tmp_path):
     net, x = small(), some(2, 2, 7, 7)
     shown = [

@@ -98,8 +98,8 @@ class Ablation(Shows):
         )
 
     def sentence(self) -> str:
-        if not self.scores.size:
-            return "No unit was switched off."
+        if not self.scores.any():
+            return f"None of {len(self.units)} units changes any score in {self.pictures} pictures."
         u, k = np.unravel_index(np.argmax(np.abs(self.scores)), self.scores.shape)
         verb = "loses" if self.scores[u, k] > 0 else "gains"
         told = (

@@ -156,7 +156,7 @@ def _columns(
         arrived = a.per_unit(shared(seed))[:, list(sources)]
         found.append(arrived.flatten(2).sum(2) if arrived.dim() > 2 else arrived)
         bar.advance(len(seed), f"{a.name} to {b.name}")
-    return torch.stack(found, 2)
+    return torch.stack(found, 2) if found else a.value.data.new_zeros(len(a.value.data), len(sources), 0)
 
 
 def reference_input(model: Model, x: Float[Tensor, "b ..."], baseline: Any) -> Float[Tensor, "b ..."]:

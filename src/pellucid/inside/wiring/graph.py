@@ -73,11 +73,13 @@ class InfluenceGraph(Shows):
         )
 
     def sentence(self) -> str:
-        best = [max(pair, key=lambda e: abs(e.strength)) for pair in self.edges if pair]
+        best = [pair[0] for pair in self.edges if pair]
+        if not best:
+            return f"Nothing of these layers counts for the classes in {self.pictures} pictures."
         told = "; ".join(f"{e.source} {'raises' if e.strength > 0 else 'lowers'} {e.target}" for e in best)
         checks = ", ".join(f"{rho:.2f}" for rho in self.agreement)
         return (
-            f"The strongest links: {told or 'none'}. Against ablation, Spearman is {checks} for the pairs of "
+            f"The strongest links: {told}. Against ablation, Spearman is {checks} for the pairs of "
             f"layers, {self.drawn_agreement:.2f} for the links drawn."
         )
 

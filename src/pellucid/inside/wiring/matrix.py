@@ -76,6 +76,8 @@ class CouplingMatrix(Shows):
         )  # fmt: skip
 
     def sentence(self) -> str:
+        if not self.matrix.any():
+            return f"Nothing of {self.source} counts for {self.target} in {self.pictures} pictures."
         i, j = np.unravel_index(np.argmax(np.abs(self.matrix)), self.matrix.shape)
         verb = "raises" if self.matrix[i, j] >= 0 else "lowers"
         return (
@@ -101,7 +103,7 @@ class CouplingMatrix(Shows):
         links = table("links", (self.source, self.target, "strength", "± standard error"), rows, SAID[self.how])
         shares = [[f"group {g}", *row] for g, row in enumerate(self.blocks.tolist(), 1)]
         names = (f"{self.source} to {self.target}", *(f"group {g}" for g in range(1, self.groups.count + 1)))
-        return links, table("groups", names, shares, self._tight())
+        return links, table("groups", names, shares, self._tight() if self.matrix.any() else "")
 
     def facts(self) -> dict[str, Any]:
         g = self.groups

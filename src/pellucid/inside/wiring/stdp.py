@@ -19,6 +19,8 @@ from pellucid.inside.wiring.places import CLASSES, class_of, gathered, place, re
 from pellucid.inside.wiring.stdp_found import StdpProbe
 from pellucid.models.model import Model
 
+MOST_SYNAPSES = 2**24  # ten numbers are kept for each
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -69,7 +71,7 @@ def stdp_probe(
     Raises:
         LayerError: no such layer, or it is neither a convolution nor linear.
         MethodError: the layer's weight is no plain parameter.
-        SettingError: a setting out of range.
+        SettingError: a setting out of range, or more than 16 million synapses.
 
     Source: as described in the project's first description ("BP NetToolbox"); latencies: Ferré, Mamalet & Thorpe 2018,
         doi:10.3389/fncom.2018.00024; rule: Kheradpisheh et al. 2018, arXiv:1611.01421, equation 3 (there without an
@@ -82,6 +84,10 @@ def stdp_probe(
         data, first = gathered(chosen, data)
         node = synapses(first.trace, layer)
         W = weight_of(chosen.module, layer, node)
+        if W.numel() > MOST_SYNAPSES:
+            raise SettingError(
+                f'layer "{layer}" has {W.numel():,} synapses; the most is {MOST_SYNAPSES:,}, so name another'
+            )
         bar.expect(len(data) * (passes + 1))
         work = _Learning.of(W, rule)
         judged = _Judged()

@@ -129,13 +129,19 @@ class StdpProbe(Shows):
         return found
 
     def sentence(self) -> str:
+        if not self.change.any():
+            return f"Nothing of {self.layer} learns anything in {self.pictures} pictures."
         grown = float((self.change > 0).mean())
         told = (
             f"Over {self.pictures} pictures {grown:.1%} of the synapses of {self.layer} grow. The change has a "
-            f"cosine of {self.agreement:.2f} with the size of the weights; its size relative to them correlates by "
-            f"{self.covariance_agreement:.2f} with the covariance of what fires before and behind. The updated copy "
-            f"decides {self.same_fraction:.0%} of the pictures as before"
+            f"cosine of {self.agreement:.2f} with the size of the weights"
         )
+        if np.isfinite(self.covariance_agreement):
+            told += (
+                f"; its size relative to them correlates by {self.covariance_agreement:.2f} with the covariance of "
+                "what fires before and behind"
+            )
+        told += f". The updated copy decides {self.same_fraction:.0%} of the pictures as before"
         if self.accuracy is None or self.accuracy_after is None:
             return f"{told}."
         return f"{told}; its accuracy is {self.accuracy_after:.1%}, that of the network {self.accuracy:.1%}."

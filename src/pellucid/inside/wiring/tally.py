@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+AT_ONCE = 2**22
+
 
 @dataclass(eq=False)
 class Tally:
@@ -27,8 +29,11 @@ class Tally:
     _squares: Tensor | None = None
 
     def add(self, rows: Float[Tensor, "b ..."]) -> None:
-        """Some pictures' numbers, one row each."""
-        rows = rows.detach().double()
+        """Some pictures' numbers, one row each; a few rows at a time where they are long."""
+        for part in rows.detach().split(max(1, AT_ONCE // max(1, rows[0].numel()))):
+            self._add(part.double())
+
+    def _add(self, rows: Float[Tensor, "b ..."]) -> None:
         mean, n = rows.mean(0), len(rows)
         squares = ((rows - mean) ** 2).sum(0)
         if self._mean is None or self._squares is None:
