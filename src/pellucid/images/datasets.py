@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -92,7 +92,7 @@ class Pictures:
             raise ImageError(_none_readable(self.failed))
 
     def digest(self) -> str:
-        """A name for the data: what the pictures are called, their sizes as files or their values, how they are fed."""
+        """A name for the data: names, when files were written and their sizes, or values, and how they are fed."""
         summary = blake2b(repr((list(self.names), self.preprocess)).encode("utf-8", "replace"), digest_size=16)
         for source in self.sources:
             summary.update(_trace_of(source))
@@ -203,10 +203,10 @@ def _trace_of(source: Any) -> bytes:
         return blake2b(np.ascontiguousarray(source).tobytes(), digest_size=8).digest()
     if isinstance(source, bytes | bytearray):
         return blake2b(bytes(source), digest_size=8).digest()
-    size: Callable[[], int] | None = getattr(source, "size_bytes", None)
-    if size is not None:
-        return str(size()).encode()
+    if isinstance(source, Archived):
+        return source.version.encode()
     try:
-        return str(os.stat(source).st_size).encode()
+        facts = os.stat(source)
     except (OSError, TypeError, ValueError):
         return b""
+    return f"{facts.st_size} {facts.st_mtime_ns}".encode()

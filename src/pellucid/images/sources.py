@@ -70,8 +70,10 @@ class Archived:
     def read(self) -> bytes:
         return self.archive.read(self.info, Limits())
 
-    def size_bytes(self) -> int:
-        return self.info.file_size
+    @property
+    def version(self) -> str:
+        """Something that changes with the picture."""
+        return f"{self.info.file_size} {self.info.CRC}"
 
 
 @dataclass(frozen=True, eq=False)

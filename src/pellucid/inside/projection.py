@@ -109,8 +109,8 @@ class Projection(Shows):
     def sentence(self) -> str:
         notes = "".join(f" Note: {note}." for note in self.notes)
         return (
-            f"{self.unit} of {self.model} at {self._place()} has the activation {digits(self.value)}; walked down to the "
-            f"pixels by the rules of {self.rules}.{notes} {CAVEAT}"
+            f"{self.unit} of {self.model} at {self._place()} has the activation {digits(self.value)}; walked down to "
+            f"the pixels by the rules of {self.rules}.{notes} {CAVEAT}"
         )
 
     @property

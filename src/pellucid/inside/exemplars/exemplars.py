@@ -48,7 +48,7 @@ def exemplars(
         bottom: pictures whose highest value is lowest.
         random: pictures drawn by seed, the same ones for each unit.
         quantile_bins: groups of equally many pictures by value, of each of which one is shown.
-        batch: pictures at once; what memory allows, up to 32, where it is None.
+        batch: pictures at once; 8 where it is None (64 on an accelerator), fewer where memory asks for it.
         limit: look at so many pictures at most, spread evenly over the data.
         resume: a .safetensors file that holds how far the pass came; it goes on from there.
         seed: for what is drawn.

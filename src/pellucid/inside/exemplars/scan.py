@@ -23,7 +23,8 @@ from pellucid.store.files import read_tensors, write_tensors
 from pellucid.training.checkpoint import checksum
 
 FORMAT = "pellucid exemplars 1"
-USUAL = 16  # pictures in a pass
+USUAL = {"cpu": 8}  # pictures in a pass; more only where that is quicker
+USUAL_ELSEWHERE = 64
 SAVE_SECONDS = 30.0
 VALUES = 2**20  # of each unit, that go into its distribution; more are thinned out
 
@@ -125,8 +126,9 @@ class Scan:
         images = len(trace.inputs[0].data)
         watched = sum(self.inside.value(name).data.nbytes for name in self.channels)
         largest = max(v.shape.numel() for node in trace.nodes for v in node.outputs if v is not None)
-        sizes = fitting(home_of(self.inside.model.module).device, (3 * watched + 8 * largest) // images)
-        return min(USUAL, max(sizes)) if len(sizes) < 4 or max(sizes) <= 32 else max(sizes)
+        device = home_of(self.inside.model.module).device
+        room = max(fitting(device, (3 * watched + 8 * largest) // images))
+        return min(USUAL.get(device.type, USUAL_ELSEWHERE), room)
 
     # ---------------------------------------------------------------------------------------------------- files
 
@@ -155,8 +157,8 @@ class Scan:
             own = {k.partition(".")[2]: t for k, t in tensors.items() if k.partition(".")[0] == str(number)}
             self.tallies[layer] = Tally.of(len(self.channels[layer]), self.wanted, own, facts["tallies"][str(number)])
         self.following, self.read = facts["following"], facts["read"]
-        self.sizes = {number: size for number, size in facts["sizes"]}
-        self.data.failed.update({number: why for number, why in facts["failed"]})
+        self.sizes = dict(facts["sizes"])
+        self.data.failed.update(dict(facts["failed"]))
 
     @cached_property
     def _weights(self) -> str:
