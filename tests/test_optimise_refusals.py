@@ -1,10 +1,13 @@
 """What pictures can not be made of, told in one sentence."""
 
+import math
+
 import pytest
+import torch
 from torch import nn
 
 import pellucid as pel
-from optimise_cases import example, small
+from optimise_cases import example, linear, small
 from pellucid.core.errors import ModelError, SettingError
 from pellucid.inside.optimise import objectives
 from pellucid.inside.optimise.class_image import class_image
@@ -36,6 +39,24 @@ def test_what_reads_nothing_from_the_network_is_refused():
         optimise(small(), total_variation(), image=example(), steps=2)
     with pytest.raises(SettingError, match="no objective"):
         optimise(small(), [], image=example(), steps=2)
+
+
+def test_a_network_of_one_size_says_so_when_another_is_asked_for():
+    with pytest.raises(SettingError, match=r"does not take pictures of 9 × 9 px .*leave out size_px: it takes 6 × 7"):
+        optimise(linear(), "1:0", image=example(size=(6, 7)), size_px=9, steps=2)
+    assert optimise(small(), "2:0", image=example(), size_px=(9, 21), steps=2).pictures.shape[2:] == (9, 21)
+
+
+def test_a_network_in_training_mode_is_told():
+    found = optimise(small().train(), "2:0", image=example(), steps=2)
+    assert any("training mode" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_networks_of_half_precision(kind):
+    net = small().to(kind)
+    assert math.isfinite(optimise(net, "2:0", image=example().to(kind), steps=3).values[0])
+    assert math.isfinite(class_image(net, 1, image=example().to(kind), steps=3).score)
 
 
 def test_an_unknown_input_size_is_refused():

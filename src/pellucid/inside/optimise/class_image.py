@@ -135,9 +135,10 @@ def class_image(
     eight, contrast = _shown(space, ascent.x)
     settings = {"steps": steps, "blur_px": blur_px, "blur_every": blur_every}
     return ClassImage(
-        known.model.name, objective.words, ascent.x[0].cpu().numpy(), ascent.score, decay, tuple(ascent.heights),
+        known.model.name, objective.words, ascent.x[0].to(space.dtype).cpu().numpy(),
+        ascent.score, decay, tuple(ascent.heights),
         eight[0], contrast, ascent.measured(space.of_bytes(eight)), settings,
-        (*_about_zero(space), *ascent.notes),
+        (*_about_zero(space), *known.notes, *ascent.notes),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pellucid.core.chunks import in_chunks
+from pellucid.core.chunks import in_chunks, out_of_memory
 from pellucid.core.errors import SettingError, check_known
 from pellucid.core.progress import Progress, watching
 from pellucid.images.datasets import pictures
@@ -25,7 +25,7 @@ from pellucid.inside.optimise.transforms import Transforms, draws, looked_at, tr
 from pellucid.inside.optimise.wishes import objective_of
 from pellucid.models.model import Model
 
-USUAL = 32
+USUAL, BLOCK = 32, 256
 LARGER = 2  # the canvas of MACO, of which crops are looked at
 
 
@@ -195,7 +195,7 @@ def carried_out(
     if idle is not None:
         raise SettingError(f'the objective "{idle}" reads nothing from the network; add a unit, a layer or a class')
     names = [[one.words if count == 1 else f"{one.words} #{k}" for k in range(count)] for one in wanted]
-    notes = [*made.space.notes]
+    notes = [*made.space.notes, *made.opened.notes]
     with watching(progress) as bar:
         bar.expect(made.steps * count * len(wanted))
         parts = list(_chunks(made, [(r, count) for r in readings], names, bar, notes))
@@ -217,10 +217,12 @@ def _chunks(
 
     looks = made.parametrisation.crops if isinstance(made.parametrisation, Maco) else 1
     each = _bytes(made) * groups[0][1] * looks
-    device = made.space.home.device
-    for _, part in in_chunks(range(len(groups)), work, device=device, bytes_each=each, usual=USUAL, told=notes.append):
-        if part is not None:
-            yield part
+    for first in range(0, len(groups), BLOCK):  # so few that no sizes are tried out: they differ by rounding
+        block = range(first, min(first + BLOCK, len(groups)))
+        found = in_chunks(
+            block, work, device=made.space.home.device, bytes_each=each, usual=USUAL, told=notes.append
+        )  # fmt: skip
+        yield from (part for _, part in found if part is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +240,8 @@ def _climbed(made: Plan, groups: Sequence[Group], names: Sequence[str], bar: Pro
     canvas, view, optimiser = _tools(made, random)
     maco = isinstance(made.parametrisation, Maco)
     climb = Climb(made.opened, made.space, groups, canvas, view, made.wished, weighed=maco)
+    if not maco and made.size_px != made.space.size_px:
+        _try_size(made, climb)
     with torch.inference_mode(False), torch.enable_grad():
         climb.up(made.steps, optimiser, made.snapshots, bar)
     with torch.no_grad():
@@ -246,6 +250,25 @@ def _climbed(made: Plan, groups: Sequence[Group], names: Sequence[str], bar: Pro
     seen = fitted(whole, made.opened.trace.inputs[0].data) if maco else whole
     values, peaks = climb.measured(made.space.fed(seen), whole)
     return Part(climb, pixels, values, peaks)
+
+
+def _try_size(made: Plan, climb: Climb) -> None:
+    """
+    Raises:
+        SettingError: the network can't take pictures of another size than it was recorded with.
+    """
+    one = torch.full((1, made.space.channels, *made.size_px), 0.5, dtype=made.space.dtype)
+    try:
+        with torch.no_grad():
+            climb.watch(made.space.fed(one.to(made.space.home.device)))
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        sides, own = (" × ".join(map(str, size)) for size in (made.size_px, made.space.size_px))
+        raise SettingError(
+            f"{made.opened.model.name} does not take pictures of {sides} px ({error}); "
+            f"leave out size_px: it takes {own}"
+        ) from error
 
 
 def _tools(made: Plan, random: Sequence[torch.Generator]) -> tuple[Canvas, View, torch.optim.Optimizer]:
