@@ -20,9 +20,10 @@ from oracles import wiring as slow
 from pellucid.core.errors import LayerError, ModelError
 from pellucid.core.progress import Progress
 from pellucid.core.record import record
+from pellucid.inside.wiring import kernels as kernels_module
 from pellucid.inside.wiring.kernels import Kernel, between_groups, filters_behind, kernels
 from pellucid.inside.wiring.weights import strongest, weights
-from pellucid.inside.wiring.weights_sheet import tiles
+from pellucid.inside.wiring.weights_sheet import _averaged, tiles
 from test_gradient_methods import SINGLE
 
 
@@ -267,6 +268,43 @@ def test_every_kind_of_layer_is_drawn(axes: int, channels: int):
     assert found.image().width > 200
     for kernel in found.kernels:
         assert weights(net, kernel.name, x).image().height > 100
+
+
+def test_a_large_linear_layer_is_averaged_before_it_is_drawn():
+    wide = torch.zeros(700, 6000)
+    wide[350:, :3000] = 1
+    layer = nn.Linear(6000, 700)
+    layer.weight.data[:] = wide
+    found = kernels(record(nn.Sequential(layer).eval(), torch.ones(1, 6000)), Progress())[0]
+    assert found.matrix.shape == (6000, 700)
+    small = _averaged(found.matrix, 150)
+    assert small.shape == (150, 18) or small.shape == (150, 17)
+    assert small[:75, -8:].min() == 1 and small[75:].max() == 0 and small[:, :8].max() == 0
+    np.testing.assert_allclose(_averaged(np.arange(12.0).reshape(3, 4), 9), np.arange(12.0).reshape(3, 4))
+    np.testing.assert_allclose(_averaged(np.arange(4.0).reshape(1, 4), 2), [[0.5, 2.5]])
+
+
+def test_filters_that_are_too_many_are_not_compared(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernels_module, "MOST_PRODUCTS", 10)
+    found = weights("builtin:photos", "stem")
+    assert found.kernels[0].twins is None
+    assert found.tables[0].column("alike") == [None] and "not compared" in found.sentence()
+
+
+def test_gates_and_mixed_axes_make_no_channel():
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gate, self.rows = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return self.rows(x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))).relu()
+
+    trace = record(Gated().eval(), random_input(1, 3, 4, 4, dtype=torch.float32))
+    assert filters_behind(trace.output, 1) == [], "the linear layer mixes columns, not channels"
+    before = trace.at("rows").node.inputs[0]
+    assert [(node.path, n) for node, n in filters_behind(before, 1)] == [("conv", 1)]
 
 
 def test_files_tables_and_words(tmp_path: Path):

@@ -60,5 +60,7 @@ def weights(
                 show(f"the first {MOST_ROWS} of {len(one.rows)}; --out FILE.json has all")
             show("")
         show(safe(found.sentence()))
+        for note in found.notes:
+            show(f"note: {safe(note)}")
         if out is not None:
             show(f"weights: {safe(out)}")

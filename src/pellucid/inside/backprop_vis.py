@@ -68,7 +68,9 @@ class BackpropVis(Shows):
         if largest is not None:
             told.append(f"most of it in {largest or 'the network itself'} ({paint.number(biases[largest])})")
         channels = ", ".join(f"{c.channel} ({paint.number(c.carries)})" for c in self.carriers[:3])
-        told.append(f"at {self.layer} most goes through channels {channels}")
+        told.append(
+            f"at {self.layer} {f'most goes through channels {channels}' if channels else 'nothing goes through'}"
+        )
         return "; ".join((*told, *self.receipt.approximate, *self.notes)) + "."
 
     @property

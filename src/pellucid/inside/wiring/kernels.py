@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from pellucid.rules.structure import Structure, is_linear, structure
 
 ALIKE, DEAD_FRACTION = 0.95, 1e-6
 MOST_PRODUCTS = 3e10
-KEEP_CHANNELS = frozenset({"rectifier", "batch_norm", "max_pool", "average_pool", "dropout", "scale", "clamp", "norm"})
+KEEP_CHANNELS = frozenset(
+    {"rectifier", "batch_norm", "max_pool", "average_pool", "dropout", "scale", "clamp", "norm", "sum"}
+)
 COPIES = frozenset({"clone", "contiguous", "alias", "to", "_to_copy", "detach"})
 
 
@@ -77,16 +80,16 @@ class Kernel:
         """How many channels the layer before it has."""
         return self.weight.shape[1] * self.groups
 
-    @property
+    @cached_property
     def norms(self) -> Float[np.ndarray, "filters"]:
         """The length of each filter, `√Σ w²`."""
-        return np.sqrt(np.square(self.weight.reshape(self.filters, -1), dtype=np.float64).sum(1))
+        return lengths(self.weight.reshape(self.filters, -1))
 
     @property
     def matrix(self) -> Float[np.ndarray, "channels filters"]:
         """The length of each connection, `√Σ_window w²`; zero between groups."""
-        window = tuple(range(2, self.weight.ndim))
-        return between_groups(np.sqrt(np.square(self.weight, dtype=np.float64).sum(window)), self.groups)
+        flat = self.weight.reshape(*self.weight.shape[:2], -1)
+        return between_groups(np.sqrt(np.einsum("oik,oik->oi", flat, flat)), self.groups)
 
     @property
     def scale(self) -> Float[np.ndarray, "filters"]:
@@ -110,8 +113,15 @@ class Kernel:
         return f"Kernel({self.name}: {self.operation}, {self.filters} filters on {self.channels} channels)"
 
 
+def lengths(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+    """`√Σ w²` of each row, summed in double precision without a copy of them all."""
+    return np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+
+
 def between_groups(values: np.ndarray, groups: int) -> Float[np.ndarray, "channels filters"]:
     """`(filters, channels of a group)` as `(channels, filters)` with zeros between groups."""
+    if groups == 1:
+        return values.T
     filters, own = values.shape
     each = filters // groups
     found = np.zeros((own * groups, filters), values.dtype)
@@ -197,7 +207,7 @@ def _kernel(name: str, nodes: list[Node], trace: Trace, facts: Structure, seen: 
         len(nodes),
         _original(node.inputs[0]) is trace.inputs[0],
         twins(_numbers(weight), groups),
-        np.add.reduce([_paths(linear_map(n, bare), groups) for n in nodes]) / trace.batch if seen else None,
+        _all_paths([linear_map(n, bare) for n in nodes], groups, trace.batch) if seen else None,
         tuple(n.position for n in nodes),
     )
 
@@ -223,6 +233,14 @@ def _ordered(weight: Tensor, node: Node) -> Tensor:
     return split.reshape(-1, split.shape[2], *weight.shape[2:])
 
 
+def _all_paths(calls: list[LinearMap], groups: int, batch: int) -> Float[np.ndarray, "channels filters"]:
+    """The paths of all calls together, mean over the pictures."""
+    found = _paths(calls[0], groups)
+    for call in calls[1:]:
+        found = found + _paths(call, groups)
+    return found if batch == 1 else found / batch
+
+
 def _paths(known: LinearMap, groups: int) -> Float[np.ndarray, "channels filters"]:
     """`P[i, o] = Σ_positions Σ_window w[o, i] a_i`, by `w ⊙ ∂(Σ y)/∂w`, for y is linear in w."""
     weight = known.weight.detach().clone().requires_grad_()
@@ -241,7 +259,7 @@ def twins(weight: Float[np.ndarray, "filters own *window"], groups: int) -> tupl
     found = []
     for group in range(groups):
         flat = weight[group * count : (group + 1) * count].reshape(count, -1)
-        length = np.sqrt(np.square(flat, dtype=np.float64).sum(1))
+        length = lengths(flat)
         flat = (flat / np.maximum(length, np.finfo(np.float64).tiny)[:, None]).astype(flat.dtype)
         cosine = np.triu(flat @ flat.T, 1)
         cosine[length == 0] = 0
@@ -271,13 +289,21 @@ def filters_behind(value: Value, channel: int, axis: int = 1) -> list[tuple[Node
         if node is None:
             continue
         if is_linear(node):
-            found.append((node, number))
+            makes = 1 if _windowed(node) else len(here.shape) - 1
+            found += [(node, number)] if axis == makes else []
         elif node.base == "cat" and argument(node, "dim", 0) % len(here.shape) == axis:
             for part in node.args[0]:
                 if number < part.shape[axis]:
                     waiting += [(part, number)] if isinstance(part, Value) else []
                     break
                 number -= part.shape[axis]
-        elif node.kind in KEEP_CHANNELS or node.kind == "sum" or node.base in COPIES:
-            waiting += [(v, number) for v in node.inputs if v.shape[axis : axis + 1] == here.shape[axis : axis + 1]]
+        elif node.kind in KEEP_CHANNELS or node.base in COPIES:
+            waiting += [(v, number) for v in node.inputs if _alike(v, here, axis, alone=len(node.inputs) == 1)]
     return list(dict.fromkeys(found))
+
+
+def _alike(source: Value, here: Value, axis: int, *, alone: bool) -> bool:
+    """Whether the channels of a source are those of what was made of it; gates beside it have another shape."""
+    if not alone:
+        return source.shape == here.shape
+    return len(source.shape) == len(here.shape) and source.shape[axis] == here.shape[axis]

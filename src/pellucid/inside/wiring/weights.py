@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 
@@ -67,12 +68,15 @@ class Weights(Shows):
         alike = {k.name: len(k.twins) for k in self.kernels if k.twins}
         told = [f"{_count(len(self.kernels), 'layer')} with {numbers:,} weights"]
         told.append(f"dead filters: {_listed(dead)}" if dead else "no filter is dead")
-        told.append(f"pairs with a cosine over {ALIKE}: {_listed(alike)}" if alike else "no two filters are near alike")
+        skipped = [k.name for k in self.kernels if k.twins is None]
+        none = "no two filters are near alike" if len(skipped) < len(self.kernels) else ""
+        told.append(f"pairs with a cosine over {ALIKE}: {_listed(alike)}" if alike else none)
+        told.append(f"filters of {', '.join(skipped)} were not compared, they are too many" if skipped else "")
         seen = [k for k in self.kernels if k.paths is not None]
         if len(seen) == 1:
             i, o, value, share = strongest(seen[0], 1)[0]
             told.append(f"most goes from channel {i} to filter {o}: {paint.number(value)}, {share:.1%} of all |w·a|")
-        return "; ".join((*told, *self.notes)) + "."
+        return "; ".join(filter(None, told)) + "."
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -168,13 +172,14 @@ def strongest(kernel: Kernel, count: int) -> list[tuple[int, int, float, float]]
     """The connections through which most goes: channel, filter, `Σ w · a`, and the share of all `|Σ w · a|`."""
     if kernel.paths is None:
         return []
-    sizes = np.abs(kernel.paths).ravel()
-    total = float(sizes.sum()) or 1.0
-    order = np.argsort(-sizes, kind="stable")[:count]
+    sizes = torch.from_numpy(np.abs(kernel.paths).ravel())
+    total = float(sizes.sum(dtype=torch.float64)) or 1.0
+    best = sizes.topk(min(count, len(sizes)))
+    order = sorted(zip(best.indices.tolist(), best.values.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
     found = []
-    for place in order:
-        i, o = divmod(int(place), kernel.filters)
-        found.append((i, o, float(kernel.paths[i, o]), float(sizes[place]) / total))
+    for place, size in order:
+        i, o = divmod(place, kernel.filters)
+        found.append((i, o, float(kernel.paths[i, o]), size / total))
     return found
 
 

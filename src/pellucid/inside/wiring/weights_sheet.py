@@ -117,7 +117,7 @@ def _thumb(kernel: Kernel) -> Panel:
     own = tiles(kernel, range(min(kernel.filters, 64)), THUMB_PX) if kernel.weight.shape[1] == 1 else None
     values, signed = (kernel.matrix, False) if kernel.paths is None else (kernel.paths, True)
     head = _matrix(values, THUMB_PX, [], signed)[0] if own is None or kernel.paths is not None else own[0]
-    told = _plain(float(np.abs(values).max(initial=0)))
+    told = _plain(max(float(values.max(initial=0)), -float(values.min(initial=0))))
     canvas = Image.new("RGB", (THUMB_PX, THUMB_PX + 34), "white")
     canvas.paste(head.crop((0, 0, min(head.width, THUMB_PX), min(head.height, THUMB_PX))), (0, 0))
     canvas.paste(_drawn_bars(kernel.merged_bias, THUMB_PX, 30), (0, THUMB_PX + 4))
@@ -135,21 +135,28 @@ def _thumb(kernel: Kernel) -> Panel:
 
 
 def _matrix(values: Float[np.ndarray, "rows columns"], px: int, words: list[str], diverging: bool) -> Panel:
-    """Numbers as cells, enlarged evenly up to a size, or averaged down to it."""
+    """Numbers as cells, enlarged evenly up to a size, or averaged down to it before they are coloured."""
+    values = _averaged(values, px)
     end = paint.limit(values, PERCENTILE)
     drawn = paint.draw(values, end, diverging)
-    factor = px // max(drawn.size)
-    if factor >= 1:
-        size = (max(drawn.width * factor, 6), max(drawn.height * factor, 6))
-        drawn = drawn.resize(size, Image.Resampling.NEAREST)
-    else:
-        share = px / max(drawn.size)
-        size = (max(round(drawn.width * share), 6), max(round(drawn.height * share), 6))
-        drawn = drawn.resize(size, Image.Resampling.BOX)
+    factor = max(px // max(drawn.size), 1)
+    size = (max(drawn.width * factor, 6), max(drawn.height * factor, 6))
+    drawn = drawn.resize(size, Image.Resampling.NEAREST)
     canvas = Image.new("RGB", (max(drawn.width, 200 if words else 1), drawn.height), "white")
     canvas.paste(drawn, (0, 0))
     sign = "±" if diverging else "0 to "
     return canvas, [*words, f"colours: {sign}{_plain(end)}"]
+
+
+def _averaged(values: Float[np.ndarray, "rows columns"], most: int) -> Float[np.ndarray, "fewer_rows fewer_columns"]:
+    """The means of blocks of neighbours, so that the longer side has at most so many."""
+    share = min(most / max(values.shape), 1.0)
+    for axis, count in enumerate(values.shape):
+        starts = np.unique(np.floor(np.arange(max(round(count * share), 1)) * count / max(round(count * share), 1)))
+        starts = starts.astype(int)
+        size = np.diff(np.append(starts, count))
+        values = np.add.reduceat(values, starts, axis) / np.expand_dims(size, 1 - axis).astype(values.dtype)
+    return values
 
 
 def bars(values: Float[np.ndarray, "n"], title: str, width_px: int = BARS_PX) -> Image.Image:
