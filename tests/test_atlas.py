@@ -30,7 +30,7 @@ from pellucid.images import scenes
 from pellucid.inside.atlas import Atlas, atlas
 from pellucid.inside.atlas import layout as layouts
 from pellucid.inside.atlas.attributing import attributions, backwards, forwards
-from pellucid.inside.atlas.cells import cosines, whitening
+from pellucid.inside.atlas.cells import cosines, supporters, whitening
 from pellucid.inside.atlas.collecting import places
 from pellucid.inside.atlas.layout import cells_of, lay_out, scaled
 from pellucid.inside.opened import opened
@@ -204,6 +204,9 @@ def test_the_atlas_of_a_class_keeps_what_gives_to_it():
     whole = atlas(Planted().eval(), x, "layer", layout="pca", grid=4, icons=False).samples
     assert (best == 1).sum() == (whole.attributions.argmax(1) == 1).sum()
     assert all(cell.classes == (1,) for cell in found.cells)
+    assert (found.samples.attributions[:, 1] > 0).all() and len(found.samples) == (whole.attributions[:, 1] > 0).sum()
+    many = supporters(whole.attributions, 1, 10)
+    assert many.sum() >= 10 and many[whole.attributions[:, 1].argmax()]
 
 
 class Stops(Progress):
@@ -273,6 +276,8 @@ def test_wrong_settings_are_told(monkeypatch):
         atlas(net, x, "layer", layout="pca", grid=9, least=15)
     with pytest.raises(SettingError, match="grid=0"):
         atlas(net, x, "layer", grid=0)
+    with pytest.raises(SettingError, match="least=0"):
+        atlas(net, x, "layer", least=0)
     with pytest.raises(SettingError, match="samples=0"):
         atlas(net, x, "layer", samples=0)
     with pytest.raises(SettingError, match='no layout "pcaa"; did you mean "pca"'):

@@ -114,10 +114,13 @@ def whitening(vectors: Float[np.ndarray, "n c"]) -> Float32[np.ndarray, "c c"]:
 
 
 def supporters(attributions: Float[np.ndarray, "n k"], single_class: int, most: int) -> Bool[np.ndarray, "n"]:
-    """The samples of a class atlas: those that give most to the class, and all that give to it more than to others."""
-    best = np.zeros(len(attributions), bool)
-    best[np.argsort(-attributions[:, single_class], kind="stable")[:most]] = True
-    return best | (attributions.argmax(1) == single_class)
+    """The samples of a class atlas: of those that give to the class the `most` that give most, and all that give more
+    to it than to any other.
+    """
+    mine = attributions[:, single_class]
+    best = np.zeros(len(mine), bool)
+    best[np.argsort(-mine, kind="stable")[:most]] = True
+    return (best & (mine > 0)) | (attributions.argmax(1) == single_class)
 
 
 def rgb(pixels: Float[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:

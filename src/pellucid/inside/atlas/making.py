@@ -77,39 +77,43 @@ def atlas(
 
     Source: Carter, Armstrong, Schubert, Johnson & Olah 2019, Distill, doi 10.23915/distill.00015.
     """
-    plan = _planned(model, data, layer, grid, class_, steps)
+    plan = _planned(model, data, layer, grid, class_, steps, least)
     notes = [*plan.notes]
     with watching(progress) as bar:
-        found = collect(plan.opened, plan.layer, plan.given, samples, seed, bar, notes)
-        whole, mine = found, np.arange(len(found))
+        whole = found = collect(plan.opened, plan.layer, plan.given, samples, seed, bar, notes)
         if plan.class_ is not None:
-            mine = np.flatnonzero(supporters(found.attributions, plan.class_, MOST_OF_CLASS))
-            found = found.only(mine)
+            found = found.only(np.flatnonzero(supporters(found.attributions, plan.class_, MOST_OF_CLASS)))
         kind, told = which_layout(layout, len(found))
         notes += [told] if told else []
         places = lay_out(found.vectors, kind, seed=seed, single_class=plan.class_ is not None)
-        side = grid or side_for(len(found))
-        enough = least or (LEAST_OF_CLASS if plan.class_ is not None else LEAST)
-        cells = gridded(found, places, side, enough, plan.class_)
-        patches = _patches(plan, found, cells, notes)
+        enough = (LEAST if plan.class_ is None else LEAST_OF_CLASS) if least is None else least
+        cells = gridded(found, places, grid or side_for(len(found)), enough, plan.class_)
+        patches = _patches(plan, found, cells)
         drawn: UInt8[np.ndarray, "m h w 3"] = np.zeros((0, 1, 1, 3), np.uint8)
         order = sorted(range(len(cells.cells)), key=lambda k: -cells.cells[k].count)
         if icons and plan.pictorial:
             pushed = torch.from_numpy(whitening(whole.vectors))
             drawn = _icons(plan, cells, order, pushed, invert, icon_px, steps, seed, bar, notes)
-        elif not plan.pictorial:
-            notes.append("icons and patches are made for networks that take pictures only.")
+    settings = {"layout": kind, "least": enough, "steps": steps, "seed": seed}
+    return _result(plan, found, cells, tuple(order[: len(drawn)]), drawn, patches, settings, notes)
+
+
+def _result(
+    plan: "_Plan", found: Samples, cells: Grid, order: tuple[int, ...], drawn: UInt8[np.ndarray, "i h w 3"],
+    patches: UInt8[np.ndarray, "m e p q 3"], settings: dict[str, Any], notes: list[str],
+) -> Atlas:  # fmt: skip
+    """All of it, with what was chosen and what went wrong."""
+    if not plan.pictorial:
+        notes.append("icons and patches are made for networks that take pictures only.")
     if plan.given.failed:
         notes.append(f"{len(plan.given.failed)} pictures could not be read and were passed over.")
-    settings = {
-        "layer": plan.layer, "layout": kind, "grid": side, "least": enough, "samples": len(found), "seed": seed,
-        "class": plan.class_, "steps": steps, "icons": len(drawn),
-    }  # fmt: skip
-    labels = tuple(plan.opened.model.label(c) for c in range(found.attributions.shape[1]))
+    known = {"layer": plan.layer, "grid": len(cells.counts), "samples": len(found), "class": plan.class_}
+    model = plan.opened.model
+    labels = tuple(model.label(c) for c in range(found.attributions.shape[1]))
     names = tuple(str(plan.given.names[int(n)]) for n in found.pictures)
     return Atlas(
-        plan.opened.model.name, plan.layer, labels, names, found, cells, tuple(order[: len(drawn)]), drawn, patches,
-        settings, tuple(dict.fromkeys(notes)),
+        model.name, plan.layer, labels, names, found, cells, order, drawn, patches,
+        {**known, **settings, "icons": len(drawn)}, tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 
@@ -129,12 +133,14 @@ class _Plan:
 
 
 def _planned(
-    model: Model | nn.Module | str, data: Any, layer: str | None, grid: int | None, class_: int | str | None, steps: int
-) -> _Plan:
+    model: Model | nn.Module | str, data: Any, layer: str | None, grid: int | None, class_: int | str | None,
+    steps: int, least: int | None,
+) -> _Plan:  # fmt: skip
     if grid is not None and (isinstance(grid, bool) or not 1 <= grid <= 200):
         raise SettingError(f"grid={grid} came; cells along each side are 1 to 200")
-    if isinstance(steps, bool) or steps < 1:
-        raise SettingError(f"steps={steps} came; take at least 1")
+    for name, value in (("steps", steps), ("least", 1 if least is None else least)):
+        if isinstance(value, bool) or value < 1:
+            raise SettingError(f"{name}={value} came; take at least 1")
     chosen = the_model(model)
     given = pictures(data, chosen.preprocess)
     inside = opened(chosen, _first(given))
@@ -158,7 +164,7 @@ def _first(given: Pictures) -> Tensor:
     raise ImageError(f"no picture of the data set can be used: {why}")
 
 
-def _patches(plan: _Plan, found: Samples, cells: Grid, notes: list[str]) -> UInt8[np.ndarray, "m e p p 3"]:
+def _patches(plan: _Plan, found: Samples, cells: Grid) -> UInt8[np.ndarray, "m e p p 3"]:
     """What the examples of each cell see, brought to one size; grey where there is none."""
     most = max(len(cell.examples) for cell in cells.cells)
     out = np.full((len(cells.cells), most, PATCH_PX, PATCH_PX, 3), 128, np.uint8)

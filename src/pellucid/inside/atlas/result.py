@@ -69,10 +69,11 @@ class Atlas(Shows):
     def sentence(self) -> str:
         """What was collected and drawn."""
         inside = sum(cell.count for cell in self.cells)
+        rest = len(self.samples) - inside
+        sparse = f"; {rest} lie in cells too sparse to be drawn" if rest else ""
         return (
             f"{len(self.samples)} activations of {self.layer} in {self.model}, laid out by {self.settings['layout']}: "
-            f"{len(self.cells)} cells hold {inside} of them, the others lie in cells too sparse to be drawn. "
-            f"{self._pictured()}"
+            f"{len(self.cells)} cells hold {inside} of them{sparse}. {self._pictured()}"
         )
 
     def _pictured(self) -> str:
