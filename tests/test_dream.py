@@ -300,3 +300,11 @@ def test_a_network_of_one_size_only_says_so_whatever_it_raises():
     model = wrap(OneSize().eval(), preprocess=Preprocess(resize_px=16, crop_px=16))
     with pytest.raises(ImageError, match=r"only 16.*octaves=1"):
         dream(model, np.zeros((20, 30, 3), np.uint8), layer="act", octaves=2, steps=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_any_precision_will_do(model, picture, dtype):
+    model.module.to(dtype)
+    found = dream(model, picture, layer="3", octaves=2, steps=2)
+    assert all(o.after > o.before for o in found.octaves)
+    assert (dream(model, picture, layer="3", octaves=2, steps=0).pixels == picture).all()

@@ -157,6 +157,33 @@ def test_a_unit_that_says_the_same_everywhere_is_saturated():
     assert [maps(net, torch.rand(1, 1, 5, 5)).of("1").channels.mark(c) for c in (0, 1)] == ["", "saturated"]
 
 
+def test_one_zero_alone_is_not_dead(net, x):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU()).eval()
+    flat[1].bias.data.fill_(-9)
+    picture = torch.rand(1, 1, 2, 2)
+    assert [maps(flat, picture).of("2").channels.mark(c) for c in range(3)] == ["silent here"] * 3
+    assert maps(flat, picture, data=picture).of("2").channels.dead.all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_number_spoils_nothing_else(net, x):
+    x[0, 0, 3, 3] = float("nan")
+    found = maps(net, x)
+    assert np.isnan(found.reconstruction("first").explained)
+    assert all(r.mask[r.position] and np.isfinite(r.energy) for r in found.regions("first"))
+    assert found.image() and found.of("first").image() and found.of("head").image()
+    low, high = found.of("first").limits(0)
+    assert low < high
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_will_do(net, x, dtype):
+    whole, half = maps(net, x), maps(net.to(dtype), x.to(dtype), data=x.to(dtype))
+    np.testing.assert_allclose(half.of("first").values, whole.of("first").values, atol=0.1)
+    assert half.reconstruction("first").explained == pytest.approx(whole.reconstruction("first").explained, abs=0.1)
+    assert half.contributions.rows and half.image()
+
+
 def test_a_unit_that_is_zero_here_only_is_not_dead():
     net = marked(nn.ReLU(), [-5.0, -1.5, 0.5])
     pictures = torch.stack([torch.rand(1, 6, 6), 2 * torch.ones(1, 6, 6)])

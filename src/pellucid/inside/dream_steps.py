@@ -63,18 +63,19 @@ def canvas_of(inside: Opened, image: Any) -> Canvas:
         ImageError: the picture can't be read, or the input is none of a picture.
     """
     preprocess, home = inside.model.preprocess, home_of(inside.model.module)
+    paint = torch.promote_types(home.dtype, torch.float32)
     if isinstance(image, Tensor):
-        return _tensor_canvas(inside, image.detach().to(home)[0])
+        return _tensor_canvas(inside, image.detach()[0].to(home.device, paint), home)
     if preprocess is None:
         raise ModelError(f"how {inside.model.name} wants its pictures is not known; pass a tensor of inputs")
     picture = decode(image).image().convert("RGB" if preprocess.channels == 3 else "L")
     array = np.asarray(picture).reshape(picture.height, picture.width, -1)
-    pixels = torch.from_numpy(array.copy()).permute(2, 0, 1).float().div(255).to(home)
+    pixels = torch.from_numpy(array.copy()).permute(2, 0, 1).to(home.device, paint).div(255)
     zero = torch.zeros_like(pixels[:, :1, :1])
-    return Canvas(pixels, zero, zero + 1, lambda x: preprocess.normalise(x), _as_picture)
+    return Canvas(pixels, zero, zero + 1, lambda x: preprocess.normalise(x).to(home), _as_picture)
 
 
-def _tensor_canvas(inside: Opened, x: Tensor) -> Canvas:
+def _tensor_canvas(inside: Opened, x: Tensor, home: Tensor) -> Canvas:
     """An input in its own units; its range is that of valid pixels where that is known, and its own in any case."""
     if x.dim() != 3:
         raise ImageError(f"an input of shape {(1, *x.shape)} came; dreams are made of pictures, (1, c, h, w)")
@@ -93,7 +94,7 @@ def _tensor_canvas(inside: Opened, x: Tensor) -> Canvas:
     def shown(values: Tensor) -> UInt8[np.ndarray, "h w 3"]:
         return _as_picture((values - low) / (high - low))
 
-    return Canvas(x, low, high, lambda values: values, shown, notes)
+    return Canvas(x, low, high, lambda values: values.to(home), shown, notes)
 
 
 def _as_picture(pixels: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -46,7 +46,8 @@ class Channels:
         support: `Σ_positions a · ∂S/∂a`, what the channel adds to the target to first order.
         at_limit: fraction of the positions at a limit of the activation, such as 6 of ReLU6.
         silent: zero everywhere in this picture.
-        dead: zero everywhere, in this picture and in the data set where one was given.
+        dead: zero everywhere, in this picture and in the data set where one was given; without a data set, a unit
+            that has one position only is never called so.
         saturated: everywhere at a limit, or the same number other than zero at all of several positions.
     """
 
@@ -103,7 +104,8 @@ def measured(maps: Tensor, support: Tensor, limits: Limits, alive: Bool[np.ndarr
     silent = (flat == 0).all(1).cpu().numpy()
     constant = (low == high) & (low != 0) if flat.shape[1] > 1 else torch.zeros_like(low, dtype=torch.bool)
     saturated = ((at_limit == 1) | constant).cpu().numpy() & ~silent
-    zeros, dead = (flat == 0).double().mean(1), silent if alive is None else silent & ~alive
+    alone = flat.shape[1] == 1  # one zero alone says little
+    zeros, dead = (flat == 0).double().mean(1), silent & (not alone) if alive is None else silent & ~alive
     numbers = (flat.mean(1), high, low, flat.var(1, correction=0), zeros, support, at_limit)
     return Channels(*map(_plain, numbers), silent=silent, dead=dead, saturated=saturated)
 

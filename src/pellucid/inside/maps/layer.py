@@ -99,7 +99,8 @@ class LayerMaps(Shows):
         """
         check_known("scale", scale, SCALES)
         if scale == "channel":
-            return float(self.channels.min[channel]), float(self.channels.max[channel])
+            usual = self.values[channel][np.isfinite(self.values[channel])]
+            return (float(usual.min()), float(usual.max())) if usual.size else (0.0, 0.0)
         if self.spread is None:
             raise SettingError('scale "data" came without a data set; open the picture with maps(…, data=FOLDER)')
         return float(self.spread.low[channel]), float(self.spread.high[channel])

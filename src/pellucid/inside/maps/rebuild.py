@@ -79,7 +79,7 @@ def least_squares(
     found = torch.cat([(mix @ laid.rows(start)).view(len(x), -1, *size[1:]) for start in range(0, size[0], ROWS)], 1)
     total = (x - colour).square().sum()
     lost = (x - colour - found).square().sum()
-    return found + colour, float(1 - lost / total.clamp(min=tiny)) if total > 0 else 1.0
+    return found + colour, 1.0 if total == 0 else float(1 - lost / total)
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,8 @@ def masks(
     """
     if count < 1 or not 0 < level <= 1:
         raise SettingError(f"count={count}, level={level} came; ask for at least 1 region at a level in (0, 1]")
-    left, found, least = np.where(np.isfinite(energy), energy, 0.0), [], float(energy.min())
+    usual = np.isfinite(energy)
+    left, found, least = np.where(usual, energy, 0.0), [], float(energy[usual].min(initial=np.inf))
     while len(found) < count and left.max() > 0:
         point = np.unravel_index(int(left.argmax()), left.shape)
         mask = _connected(left >= least + level * (left[point] - least), point)

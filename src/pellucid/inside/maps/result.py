@@ -130,13 +130,13 @@ class Maps(Shows):
     def reconstruction(self, layer: str | None = None) -> Rebuilt:
         """The input by least squares from a layer's maps laid on its pixels, and how much of its variance they hold."""
         name = self._spatial(layer)
-        x = self.inside.trace.inputs[0].data[0].detach().cpu()
+        x = self.inside.trace.inputs[0].data[0].detach().double().cpu()
         values, explained = least_squares(self._maps(name), x, self._centres(name))
         shown = None
         if x.dim() == 3:
             before, after = (Image.fromarray(seen(t.float(), self.inside.model.preprocess)) for t in (x, values))
             shown = (before, after)
-        return Rebuilt(name, x.numpy(), values.numpy(), explained, shown)
+        return Rebuilt(name, x.float().numpy(), values.float().numpy(), explained, shown)
 
     @cached_property
     def contributions(self) -> Table:
@@ -219,6 +219,6 @@ class Maps(Shows):
 
     def _energy_panel(self, name: str, base: Image.Image) -> tuple[Image.Image, list[str]]:
         heat = self.energy(name)
-        most = float(np.nanmax(heat))
+        most = float(heat[np.isfinite(heat)].max(initial=0.0))
         drawn = blend(base, heat, most, False, 0.85)
         return drawing.fitted(drawn, 168), [name, f"energy 0 … {drawing.digits(most)}"]
