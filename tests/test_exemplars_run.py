@@ -113,8 +113,6 @@ def oracle_share(ranked: np.ndarray, value: float) -> float:
 
 class TestInterrupted:
     KINDS: ClassVar[dict] = {
-        "layers": ["first", "joined"], "top": 5, "bottom": 2, "random": 3, "quantile_bins": 2, "batch": 4,
-    }  # fmt: skip
         "layers": ["first", "joined"],
         "top": 5,
         "bottom": 2,

@@ -40,7 +40,8 @@ class Sketch:
         self.units, self.kept = units, kept
         self.count = 0
         self.random = np.random.default_rng(seed)
-        self.waiting: list[np.ndarray] = []
+        self.waiting = np.empty((units, FIRST * kept), np.float32)
+        self.filled = 0
         self.levels: dict[int, np.ndarray] = {}  # weight -> K sorted values for each unit
 
     @property
@@ -50,13 +51,17 @@ class Sketch:
 
     def add(self, values: Float[Tensor, "u n"]) -> None:
         """Further values of every unit; a value that is not a number counts as the lowest."""
-        rows = np.ascontiguousarray(values.detach().float().cpu().numpy())
+        rows = values.detach().float().cpu().numpy()
         if not np.isfinite(rows.sum()):
             rows = np.nan_to_num(rows, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
         self.count += rows.shape[1]
-        self.waiting.append(rows)
-        if sum(part.shape[1] for part in self.waiting) >= FIRST * self.kept:
-            self._settle()
+        start = 0
+        while start < rows.shape[1]:
+            part = rows[:, start : start + self.waiting.shape[1] - self.filled]
+            self.waiting[:, self.filled : self.filled + part.shape[1]] = part
+            start, self.filled = start + part.shape[1], self.filled + part.shape[1]
+            if self.filled == self.waiting.shape[1]:
+                self._settle()
 
     def quantile(self, unit: int, q: float | np.ndarray) -> np.ndarray:
         """The value below which a fraction q of the unit's values lies: the linear one where all values are kept."""
@@ -85,8 +90,7 @@ class Sketch:
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """Everything it holds, as tensors and JSON values."""
         tensors = {f"level.{weight}": torch.from_numpy(rows) for weight, rows in self.levels.items()}
-        if self.waiting:
-            tensors["waiting"] = torch.from_numpy(np.concatenate(self.waiting, 1))
+        tensors["waiting"] = torch.from_numpy(self.waiting[:, : self.filled].copy())
         return tensors, {"count": self.count, "kept": self.kept, "random": self.random.bit_generator.state}
 
     @classmethod
@@ -95,19 +99,16 @@ class Sketch:
         found = cls(units, kept=facts["kept"])
         found.count = facts["count"]
         found.random.bit_generator.state = facts["random"]
-        found.waiting = [tensors["waiting"].numpy()] if "waiting" in tensors else []
+        found.filled = tensors["waiting"].shape[1]
+        found.waiting[:, : found.filled] = tensors["waiting"].numpy()
         found.levels = {int(n.partition(".")[2]): t.numpy() for n, t in tensors.items() if n.startswith("level.")}
         return found
 
     def _settle(self) -> None:
-        """Turn what waits into rows of K values that stand for four each (a few stay waiting)."""
-        rows = np.concatenate(self.waiting, 1)
-        step = FIRST * self.kept
-        whole = rows.shape[1] // step * step
-        self.waiting = [rows[:, whole:].copy()] if whole < rows.shape[1] else []
-        for start in range(0, whole, step):
-            ranked = np.sort(rows[:, start : start + step], axis=1)
-            self._put(FIRST, np.ascontiguousarray(ranked[:, int(self.random.integers(FIRST)) :: FIRST]))
+        """Turn what waits into one row of K values that stand for four each."""
+        self.waiting.sort(axis=1)
+        self._put(FIRST, np.ascontiguousarray(self.waiting[:, int(self.random.integers(FIRST)) :: FIRST]))
+        self.filled = 0
 
     def _put(self, weight: int, row: np.ndarray) -> None:
         while weight in self.levels:
@@ -117,7 +118,7 @@ class Sketch:
 
     def _weighted(self, unit: int) -> tuple[np.ndarray, np.ndarray]:
         """All values that are kept for a unit, and for how many each stands."""
-        parts = [(rows[unit], 1) for rows in self.waiting] + [(rows[unit], w) for w, rows in self.levels.items()]
+        parts = [(self.waiting[unit, : self.filled], 1), *((rows[unit], w) for w, rows in self.levels.items())]
         values = np.concatenate([part for part, _ in parts]).astype(np.float64)
         return values, np.concatenate([np.full(len(part), w, np.float64) for part, w in parts])
 

@@ -88,7 +88,8 @@ class Tally:
         if bool(torch.isnan(peaks).any()):
             maps = torch.where(torch.isnan(maps), -torch.inf, maps)
             peaks = maps.amax(2)
-        self.sketch.add(_thinned(maps, numbers, step, self.wanted.seed).transpose(0, 1).flatten(1))
+        for picture in _thinned(maps, numbers, step, self.wanted.seed):
+            self.sketch.add(picture)
         peaks = peaks.T.to(torch.promote_types(peaks.dtype, torch.float32)).cpu()
         self.peaks.add(peaks)
         self.highest = torch.maximum(self.highest, peaks.amax(1))
