@@ -57,8 +57,8 @@ def main() -> None:
         "optimise.png",
     )
     cat, layers = data.chelsea()[20:280, 100:360], ["features.1", "features.4", "features.7", "features.10"]
-    again = [panel(Image.fromarray(cat), "the picture"), *row(invert(squeezenet, cat, layers))]
-    more = row(caricature(squeezenet, cat, layers[2:]))
+    again = [panel(Image.fromarray(cat), "the picture"), *row(invert(squeezenet, cat, layers, steps=128))]
+    more = row(caricature(squeezenet, cat, layers[2:], steps=128))
     more += row(optimise(PHOTOS, ["stage2.2:7", "logit:cat"], parametrisation="maco"))
     one = class_image(PHOTOS, "cat")
     more.append(panel(one.picture, "class image of cat", f"score {one.score:.3g}"))

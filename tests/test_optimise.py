@@ -220,7 +220,7 @@ def test_maco_takes_the_phases_that_the_definition_says():
 
 def test_crops_get_smaller_and_stay_inside():
     u = torch.rand(2, 3, 40, 40)
-    early, late = (Crops(Maco(crops=16, noise=0), random(2), 100, (20, 20)) for _ in range(2))
+    early, late = (Crops(Maco(16, 0.5, 0.05, 0), random(2), 100, (20, 20)) for _ in range(2))
     assert early(u, 0).shape == (32, 3, 20, 20)
     ramp = torch.linspace(0, 1, 40).expand(2, 3, 40, 40).contiguous()
     spans = [float((seen.amax(3) - seen.amin(3)).mean()) for seen in (early(ramp, 0), late(ramp, 99))]

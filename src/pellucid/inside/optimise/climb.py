@@ -48,6 +48,7 @@ class Climb:
         wished: the picture that is imitated, `(1, c, h, w)` in [0, 1].
         heights: after the loop, the objective of every picture at every step, as it was seen.
         kept: step -> the pictures as they were then.
+        never: which pictures no gradient ever led to.
         strength: sum over steps of |∂ objective / ∂ pixel|, where `weighed`.
     """
 
@@ -74,11 +75,13 @@ class Climb:
     def up(self, steps: int, optimiser: torch.optim.Optimizer, snapshots: Sequence[int], bar: Progress) -> None:
         """So many steps; ends early, keeping what there is, when the work is cancelled."""
         asleep = torch.zeros(sum(self.sizes), dtype=torch.bool)
+        self.never = ~asleep
         for step in range(steps):
             if step in snapshots:
                 self.kept[step] = self.canvas.pixels().detach()
             optimiser.zero_grad()
             before, asleep = asleep, self._gradient(step)
+            self.never = self.never & asleep
             _forget(optimiser, before & ~asleep)
             optimiser.step()
             self.steps_done = step + 1
@@ -90,7 +93,6 @@ class Climb:
                 break
         if self.steps_done in snapshots:
             self.kept[self.steps_done] = self.canvas.pixels().detach()
-        self.asleep = asleep
 
     def _gradient(self, step: int) -> Tensor:
         """Fill in the gradients of the canvas; which pictures have none."""

@@ -324,9 +324,9 @@ def _joined(
     units = [r.unit for r in readings for _ in range(count)][:done]
     if done < total:
         notes.append(f"stopped before the last {total - done} of {total} pictures were begun")
-    asleep = torch.cat([p.climb.asleep for p in parts])
+    never = torch.cat([p.climb.never for p in parts])
     notes += [
-        f"{n} was never excited: no gradient leads to the picture" for n, a in zip(flat, asleep, strict=True) if a
+        f"{n} was never excited: no gradient leads to the picture" for n, a in zip(flat, never, strict=True) if a
     ]
     kept = sorted({step for p in parts for step in p.climb.kept})
     common = [s for s in kept if all(s in p.climb.kept for p in parts)]
