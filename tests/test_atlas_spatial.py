@@ -111,6 +111,22 @@ def test_what_can_not_be_drawn_is_told(net):
         spatial_atlas(signals, torch.rand(1, 2, 40), "1")
 
 
+class Unnamed(nn.Module):
+    """What is averaged comes out of no module."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.conv(x)).mean((2, 3)))
+
+
+def test_averaged_maps_without_a_name():
+    found = spatial_atlas(Unnamed().eval(), torch.rand(1, 3, 21, 21), steps=1, every=7)
+    assert found.dense.layer == "conv" and len(found.icons) == len(found.positions)
+
+
 def test_networks_without_strides_and_the_network_stays_as_it_was(untouched):
     plain, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)).eval(), torch.rand(1, 3, 20, 20)
     with untouched(plain), undrawn():

@@ -1,7 +1,10 @@
 """Dense maps: the network's own values on the old places, those of shifted pictures between them."""
 
+import sys
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -111,6 +114,40 @@ def test_branches_gates_and_crops(choice):
     found = densify(Branches().eval().double(), torch.rand(2, 3, 33, 38, dtype=torch.float64), "last", **choice)
     agree(found)
     assert any("keep what the network gave" in note for note in found.notes)
+
+
+class Thinned(nn.Module):
+    """A shortcut that takes every second place and pads channels, as in the ResNets for CIFAR-10."""
+
+    def __init__(self, enlarged):
+        super().__init__()
+        self.enlarged = enlarged
+        self.one, self.two, self.last = nn.Conv2d(3, 5, 3, 2, 1), nn.Conv2d(5, 5, 3, padding=1), nn.Conv2d(5, 4, 3, 2)
+
+    def forward(self, x):
+        y = self.two(self.one(x).relu()) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1), "constant", 0)
+        y = y * torch.sigmoid(F.adaptive_avg_pool2d(y, 1))
+        return self.last(F.interpolate(y, y.shape[2:]) if self.enlarged else y)
+
+
+def test_shortcuts_that_take_every_second_place():
+    x = torch.rand(1, 3, 30, 27, dtype=torch.float64)
+    agree(densify(Thinned(False).eval().double(), x, "last", factor=4))
+    with pytest.raises(LayerError, match="upsample_nearest2d"):
+        densify(Thinned(True).eval().double(), x, "last", factor=4)
+
+
+def test_real_networks(data):
+    sys.path.insert(0, str(data))
+    try:
+        from models import CifarResNet
+    finally:
+        sys.path.remove(str(data))
+    net = CifarResNet(3)
+    net.load_state_dict(load_file(data / "cifar10" / "resnet20.safetensors"))
+    found = densify(net.eval(), torch.randn(2, 3, 33, 30))
+    agree(found, 1e-5)
+    assert found.class_maps([0, 9]).shape[:2] == (2, 2)
 
 
 @pytest.mark.parametrize("axes", [1, 3])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pellucid.core.errors import Cancelled, LayerError, SettingError
 from pellucid.core.fields import Field
-from pellucid.core.layers import ancestors
+from pellucid.core.layers import ancestors, last_spatial
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.core.target import class_scores, logit
@@ -211,6 +211,9 @@ def _dense(model: Model | nn.Module | str, image: Any, layer: str | None, factor
         if factor is not None:
             raise
         dense = densify(model, image, layer, factor=1, progress=bar)  # nothing has a stride
+    trace = dense.opened.trace
+    if dense.layer.partition("#")[0] not in trace.layers:  # averaged maps that no module gives out
+        return _dense(dense.opened.model, image, last_spatial(trace)[0], factor, bar)
     if len(dense.field.input_px) != 2:
         raise LayerError("a spatial atlas is drawn over a picture; this network takes none")
     if len(dense.maps) != 1:
