@@ -146,7 +146,7 @@ def dream(
     """
     settings = {
         "layer": layer, "channel": channel, "octaves": octaves, "octave_scale": octave_scale, "steps": steps,
-        "step_size": step_size, "jitter_px": jitter_px, "tile_px": tile_px, "seed": seed,
+        "step_size": step_size, "jitter_px": jitter_px, "tile_px": tile_px, "seed": seed, "guided": guide is not None,
     }  # fmt: skip
     _check(settings, guide)
     if isinstance(image, Tensor) and image.dim() > 0 and len(image) != 1:
