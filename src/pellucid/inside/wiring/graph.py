@@ -18,7 +18,16 @@ from pellucid.inside.opened import Opened, the_model
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.coupling import ZERO, Asking, coupled, reference_input
 from pellucid.inside.wiring.graph_drawing import graph_picture
-from pellucid.inside.wiring.places import CLASSES, chain, downstream, gathered, names_of, place, recordings
+from pellucid.inside.wiring.places import (
+    CLASSES,
+    chain,
+    downstream,
+    gathered,
+    names_of,
+    place,
+    probabilities,
+    recordings,
+)
 from pellucid.inside.wiring.switching import without
 from pellucid.inside.wiring.tally import Tally, known
 from pellucid.methods.deeplift import reference_of
@@ -113,9 +122,9 @@ def influence_graph(
 ) -> InfluenceGraph:
     """Which units bring about which, from layer to layer and up to the classes.
 
-    `C_ij = Σ_p m_Δa_i,p,Δb_j Δa_i,p` by the Rescale rule, averaged over the pictures. From the classes backwards each
-    layer keeps the units with the largest `Σ_j |C_ij|`. Every link of a kept unit is asked for again by ablation:
-    the earlier unit at its reference values.
+    `C_ij = Σ_p m_Δa_i,p,Δb_j Δa_i,p` by the Rescale rule, averaged over the pictures. The classes are the most probable
+    ones; from these backwards each layer keeps the units with the largest `Σ_j |C_ij|`. Every link of a kept unit is
+    asked for again by ablation: the earlier unit at its reference values.
 
     Args:
         layers: any number, in any order; by default the last three through which everything goes.
@@ -174,14 +183,11 @@ class _Work:
         return f"{layer}:{names_of(self.first, layer)[unit]}"
 
     def pair(self, source: str, target: str) -> _Pair:
-        count = place(self.first.trace, target).units
-        targets = self.kept.get(target, list(range(count)))
+        if target not in self.kept:
+            self.kept[target] = self._said()
+        targets = self.kept[target]
         found, _ = coupled(self.asking, self.data, self.first, source, target, self.bar, targets=targets)
         C, errors, self.pictures = found.mean, found.error, found.count
-        if target not in self.kept:  # the end of the graph
-            best = _best(np.abs(C).sum(0), self.units)
-            targets, C, errors = best, C[:, best], errors[:, best]
-            self.kept[target] = best
         self.kept[source] = _best(np.abs(C).sum(1), self.units)
         E = self._ablated(source, target, targets)
         rows = self.kept[source]
@@ -193,6 +199,14 @@ class _Work:
             for i, j in strongest[: self.top]
         ]
         return _Pair(tuple(edges), spearman(C.ravel(), E.ravel()))
+
+    def _said(self) -> list[int]:
+        """The classes that the network finds most probable over all pictures."""
+        tally = Tally()
+        for _, now in recordings(self.data, self.first):
+            classes = place(now.trace, CLASSES)
+            tally.add(probabilities(classes.means(classes.value.data)))
+        return _best(tally.mean, self.units)
 
     def _ablated(self, source: str, target: str, targets: list[int]) -> Float64[np.ndarray, "sources targets"]:
         """How far later units fall when an earlier one is put to its reference values."""

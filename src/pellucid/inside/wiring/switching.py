@@ -10,6 +10,7 @@ from torch import Tensor
 from pellucid.core.ahead import answers
 from pellucid.core.edits import Box
 from pellucid.core.progress import Progress
+from pellucid.core.replay import replayed
 from pellucid.core.trace import Trace
 from pellucid.images.datasets import Pictures
 from pellucid.inside.opened import Opened
@@ -61,6 +62,12 @@ def without(
     before, now = read.means(read.value.data), source.per_unit(source.value.data)
     found, away = before[:, None].expand(-1, len(units), -1).clone(), away.to(now).expand_as(now)
     live = (now != away).flatten(2).any(2) if now.dim() > 2 else now != away
+    if len(units) <= trace.batch and not trace.reads:
+        for number, unit in enumerate(units):
+            if live[:, unit].any():
+                found[:, number] = _all_at_once(trace, source, unit, away, read).to(found)
+            bar.advance(trace.batch, f"units of {source.name}")
+        return found
     pairs = [(row, number) for row in range(trace.batch) for number, unit in enumerate(units) if live[row, unit]]
     bar.advance(trace.batch * len(units) - len(pairs), f"units of {source.name}")
     if pairs:
@@ -68,6 +75,16 @@ def without(
         rows, numbers = (torch.tensor(column) for column in zip(*pairs, strict=True))
         found[rows, numbers] = answers(trace, edits, Means(read), place=source.value, progress=bar).values.to(found)
     return found
+
+
+def _all_at_once(
+    trace: Trace, source: Place, unit: int, away: Float[Tensor, "b units *space"], read: Place
+) -> Float[Tensor, "b read"]:
+    """One unit off in every picture of a recording: for a few units quicker than picture by picture."""
+    data = source.value.data.clone()
+    source.per_unit(data)[:, unit] = away[:, unit]
+    after = replayed(trace, edits={source.value: data}, stop=read.value.position + 1)
+    return read.means(after.get(read.value, read.value.data))
 
 
 def fills(data: Pictures, first: Opened, name: str, fill: str) -> Float[Tensor, "1 units *ones"]:
