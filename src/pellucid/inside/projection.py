@@ -223,7 +223,8 @@ class TopProjections(Shows):
         ]
         maps: list[Panel] = [(on_square(one.colours(SMALL_PX), SMALL_PX), []) for one in self.projections]
         sums: list[Panel] = [
-            (on_square(one.signed(SMALL_PX), SMALL_PX), [f"+-{one._end():.3g}"]) for one in self.projections
+            (on_square(one.signed(SMALL_PX), SMALL_PX), [f"from -{one._end():.3g} to {one._end():.3g}"])
+            for one in self.projections
         ]
         return sheet(self.title, [], [crops, maps, sums])
 

@@ -18,6 +18,7 @@ from pellucid.inside.showing import Shows
 from pellucid.models.model import Model
 
 TENSORS = ".safetensors"
+MOST_SIZES = 8  # recordings of other input sizes that are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +133,8 @@ class Exemplars(Shows):
             return self.inside
         known = self.inside.trace.memo.setdefault("exemplar sizes", {})
         if tuple(size) not in known:
+            while len(known) >= MOST_SIZES:
+                known.pop(next(iter(known)))
             known[tuple(size)] = opened(self.inside.model, self.data.input(number)[None])
         return known[tuple(size)]
 
