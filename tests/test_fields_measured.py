@@ -105,21 +105,21 @@ def test_contribution_sums_to_the_mean_activation_of_a_bias_free_network() -> No
 
 def test_correlation_finds_the_kernel_on_white_noise() -> None:
     """One known kernel: the correlation is proportional to it (r > .999), the gradient is |K| · P(active)."""
-    net = nn.Sequential(nn.Conv2d(1, 1, 7, bias=False), nn.ReLU()).eval()
-    x = torch.randn(40, 1, 64, 64)
+    net = nn.Sequential(nn.Conv2d(1, 1, 5, bias=False), nn.ReLU()).eval()
+    x = torch.randn(30, 1, 64, 64)
     kernel = net[0].weight[0, 0].detach().numpy()  # pyright: ignore[reportIndexIssue]
     found = rfm(net, "1:0", x, signal="correlation")
     assert np.corrcoef(found.matrix.ravel(), kernel.ravel())[0, 1] > 0.999
     with torch.no_grad():
-        active = float((net(x[:4]) > 0).double().mean())
-    slope = rfm(net, "1:0", x[:4], signal="gradient", samples=10**6)
+        active = float((net(x[:2]) > 0).double().mean())
+    slope = rfm(net, "1:0", x[:2], signal="gradient", samples=10**6)
     np.testing.assert_allclose(slope.matrix / np.abs(kernel), active, rtol=1e-5)
 
 
 def test_whitening_undoes_the_colour_of_the_noise() -> None:
     """On smooth pictures the plain correlation is smeared; divided by the covariance it is the kernel again."""
     net = nn.Sequential(nn.Conv2d(1, 1, 5, bias=False), nn.ReLU()).eval()
-    x = F.avg_pool2d(torch.randn(60, 1, 42, 42), 3, 1)
+    x = F.avg_pool2d(torch.randn(30, 1, 42, 42), 3, 1)
     kernel = net[0].weight[0, 0].detach().numpy().ravel()  # pyright: ignore[reportIndexIssue]
     plain, white = (rfm(net, "1:0", x, signal="correlation", whiten=w).matrix.ravel() for w in (False, True))
     assert np.corrcoef(white, kernel)[0, 1] > 0.99
@@ -132,7 +132,7 @@ def test_large_patches_are_whitened_by_frequency(monkeypatch: pytest.MonkeyPatch
     kernel = torch.zeros(11, 11)
     kernel[3:7, 4:9] = torch.randn(4, 5)
     net[0].weight.data[0, 0] = kernel  # pyright: ignore[reportIndexIssue]
-    x = F.avg_pool2d(torch.randn(40, 1, 44, 44), 3, 1)
+    x = F.avg_pool2d(torch.randn(25, 1, 44, 44), 3, 1)
     found, plain = (rfm(net, "0:0", x, signal="correlation", whiten=w) for w in (True, False))
     told, without = (np.corrcoef(f.matrix.ravel(), kernel.flatten())[0, 1] for f in (found, plain))
     assert told > 0.8 and told > without + 0.2
@@ -376,7 +376,23 @@ def test_refusals() -> None:
     with pytest.raises(LayerError, match="unit 7"):
         coupling(net, "a", "c", x, units=[7])
     with pytest.raises(ImageError, match="one size"):
-        rfm(net, "c:0", [torch.zeros(2, 12, 12).double(), torch.zeros(2, 14, 14).double()])
+        rfm(net, "head:0", [torch.zeros(2, 12, 12).double(), torch.zeros(2, 14, 14).double()])
+
+
+def test_pictures_of_several_sizes_count_together() -> None:
+    net = small()
+    wide, tall = torch.randn(2, 24, 30, dtype=torch.float64), torch.randn(2, 30, 22, dtype=torch.float64)
+    both, one, two = (rfm(net, "relu:1", d, samples=10**6) for d in ([wide, tall], wide[None], tall[None]))
+    share = one.positions / both.positions
+    assert both.positions == one.positions + two.positions and both.pictures == 2
+    np.testing.assert_allclose(both.matrix, share * one.matrix + (1 - share) * two.matrix, atol=1e-12)
+    fields = [effective_field(net, "b:1", d).field for d in ([wide, tall], wide[None], tall[None])]
+    np.testing.assert_allclose(fields[0], (fields[1] + fields[2]) / 2, atol=1e-12)
+    heats = [effective_field(net, "b:1", d).heat for d in ([wide, tall], wide[None])]
+    np.testing.assert_allclose(heats[0], heats[1], atol=1e-12)
+    pairs = [coupling(net, "a", "c", d, samples=10**6) for d in ([wide, tall], wide[None], tall[None])]
+    share = pairs[1].positions / pairs[0].positions
+    np.testing.assert_allclose(pairs[0].mass, share * pairs[1].mass + (1 - share) * pairs[2].mass, atol=1e-12)
 
 
 def test_patches_beyond_the_border_are_nothing() -> None:

@@ -12,6 +12,7 @@ from pellucid.inside.fields.reach import Reach
 FEW = 2048  # so many numbers in a patch, and its covariance is inverted as it is
 AT_ONCE = 4_000_000  # numbers of patches in memory
 RIDGE = 1e-2  # of the mean power, where patches are whitened by frequency
+LEAST = 1e-3  # of the largest eigenvalue; in directions with less, patches hardly vary and noise would be all there is
 
 
 class Correlation:
@@ -27,7 +28,7 @@ class Correlation:
         self.size, self.whiten = size, whiten
         self.patch, self.weighted = zeros(*shape), zeros(*shape)
         self.there, self.there_weighted, self.there_absolute = zeros(*size), zeros(*size), zeros(*size)
-        self.positions, self.pictures, self.activation, self.absolute = 0, 0, 0.0, 0.0
+        self.positions, self.activation, self.absolute = 0, 0.0, 0.0
         count = self.patch.numel()
         self.squares = zeros(count, count) if whiten and count <= FEW else None
         self.power = zeros(*shape) if whiten and count > FEW else None
@@ -41,7 +42,7 @@ class Correlation:
         for start in range(0, len(positions), step):
             some = positions[start : start + step]
             found, there = patches(x, [seen.corner(p) for p in some], self.size)
-            weights = torch.stack([a[p] for p in some])
+            weights = a[tuple(torch.tensor(some).T)] if a.dim() else a[None]
             self._sum(found.double(), there.double(), weights)
 
     def _sum(self, found: Tensor, there: Tensor, a: Tensor) -> None:
@@ -84,7 +85,7 @@ class Correlation:
             told(
                 f"{self.positions} patches can't fill {len(mean)} dimensions: what they don't vary in counts as nothing"
             )
-        return (torch.linalg.pinv(covariance, hermitian=True, rtol=1e-10) @ found.flatten()).view_as(found)
+        return (torch.linalg.pinv(covariance, hermitian=True, rtol=LEAST) @ found.flatten()).view_as(found)
 
     def _by_frequency(self, found: Tensor) -> Tensor:
         """Divided by the power of the patches at each frequency, which is their covariance if they are stationary."""

@@ -15,9 +15,8 @@ from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table
 from pellucid.images.datasets import Data
 from pellucid.inside.fields.drawing import map_panel
-from pellucid.inside.fields.looking import drawn, looked
-from pellucid.inside.fields.reach import reach
-from pellucid.inside.fields.slopes import Slope, Slopes, Task
+from pellucid.inside.fields.looking import Looked, drawn, looked
+from pellucid.inside.fields.slopes import Slope, Task
 from pellucid.inside.opened import Opened
 from pellucid.inside.showing import Shows
 from pellucid.models.model import Model
@@ -130,20 +129,19 @@ def coupling(
     """
     if samples < 1:
         raise SettingError(f"samples={samples} came; give at least 1")
-    at = looked(model, data)
-    seen = reach(at.asked, at.asked.layer(target), source)
-    chosen = _units(at.asked, target, units)
-    slopes, sums, random = Slopes(at.asked, target, source), _Sums(len(chosen)), np.random.default_rng(seed)
-    groups = seen.groups(seen.every())
-    every, most = list(product(range(len(chosen)), groups)), max(1, samples // len(at.data))
-    if most < len(every):
-        at.told(f"{most} of {len(every)} pairs of a unit and positions were drawn for each picture")
+    asked, found = looked(model, data)
+    at = Looked(asked, found, asked.layer(target), source)
+    chosen = _units(asked, target, units)
+    sums, random = _Sums(len(chosen)), np.random.default_rng(seed)
     with watching(progress) as bar:
-        bar.expect(len(at.data))
-        for x in at.inputs():
+        bar.expect(len(found))
+        for place, x in at.batches():
+            every, most = list(product(range(len(chosen)), place.groups)), max(1, samples // len(found))
+            if most < len(every):
+                at.told(f"{most} of {len(every)} pairs of a unit and positions were drawn for each picture")
             pairs = [(row, j, g) for row in range(len(x)) for j, g in drawn(every, most, random)]
             tasks = [Task(row, chosen[j], tuple(g)) for row, j, g in pairs]
-            for (_, j, _), slope in zip(pairs, slopes(x, tasks, at.told), strict=True):
+            for (_, j, _), slope in zip(pairs, place.slopes(x, tasks, at.told), strict=True):
                 sums.add(j, slope)
             sums.pictures += len(x)
             bar.advance(len(x), "pictures")

@@ -1,19 +1,21 @@
 """The effective field: the part of its theoretical field that moves a unit in fact."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from pellucid.core.errors import LayerError, SettingError
 from pellucid.core.progress import Progress, watching
 from pellucid.images.datasets import Data
 from pellucid.inside.fields.looking import Looked, looked, noise
 from pellucid.inside.fields.patches import patches
-from pellucid.inside.fields.reach import Reach, reach
+from pellucid.inside.fields.reach import INPUT
 from pellucid.inside.fields.results import EffectiveField
-from pellucid.inside.fields.slopes import Slopes, Task
+from pellucid.inside.fields.slopes import Task
 from pellucid.inside.fields.spread import spread
 from pellucid.inside.opened import Opened, Unit, opened
 from pellucid.methods.pictures import seen as as_seen
@@ -55,18 +57,16 @@ def effective_field(
         raise SettingError(f"samples={samples} came; give at least 1")
     if data is None:
         asked = opened(model)
-        inputs = noise(tuple(asked.trace.inputs[0].shape[1:]), samples, seed)
-        at = looked(asked.model, inputs)
+        asked, found = looked(asked.model, noise(tuple(asked.trace.inputs[0].shape[1:]), samples, seed))
     else:
-        at = looked(model, data, samples)
-    chosen = at.asked.unit(unit)
-    seen = reach(at.asked, chosen.layer)
-    place = _position(at.asked, chosen, position)
+        asked, found = looked(model, data, samples)
+    chosen = asked.unit(unit)
+    at = Looked(asked, found, chosen.layer, INPUT)
     with watching(progress) as bar:
-        bar.expect(len(at.data))
-        heat, count = _heat(at, chosen, place, squared, bar)
+        bar.expect(len(found))
+        sums = _summed(at, chosen, position, squared, bar)
     settings = {"squared": squared, "samples": samples, "seed": seed}
-    return _result(at, chosen, place, seen, heat, count, data is None, settings)
+    return sums.result(at, chosen, _position(asked, chosen, position), data is None, settings)
 
 
 def _position(asked: Opened, unit: Unit, given: Sequence[int] | None) -> tuple[int, ...]:
@@ -86,50 +86,66 @@ def _position(asked: Opened, unit: Unit, given: Sequence[int] | None) -> tuple[i
     return place
 
 
-def _heat(at: Looked, unit: Unit, place: tuple[int, ...], squared: bool, bar: Progress) -> tuple[np.ndarray, int]:
-    """The mean over the data, on the input."""
-    slopes, total, count = Slopes(at.asked, unit.layer), None, 0
-    for x in at.inputs():
-        for slope in slopes(x, [Task(row, unit.channel, (place,)) for row in range(len(x))], at.told):
+@dataclass(eq=False)
+class _Sums:
+    """What adds up over pictures: in the window of the field, and over inputs of the first one's size."""
+
+    field: Float[Tensor, "*size"]
+    heat: Float[Tensor, "*space"]
+    inside: float = 0.0
+    everywhere: float = 0.0
+    pictures: int = 0
+    of_one_size: int = 0
+
+    def add(self, size: Tensor, corner: tuple[int, ...]) -> None:
+        """One picture's gradient."""
+        window = patches(size[None], [corner], self.field.shape)[0][0, 0]
+        self.field += window
+        if size.shape == self.heat.shape:
+            self.heat += size.cpu()
+            self.of_one_size += 1
+        self.inside, self.everywhere = self.inside + float(window.sum()), self.everywhere + float(size.sum())
+        self.pictures += 1
+
+    def result(
+        self, at: Looked, unit: Unit, place: tuple[int, ...], on_noise: bool, settings: dict[str, Any]
+    ) -> EffectiveField:
+        """The means."""
+        seen, asked, x = at.first.seen, at.asked, at.asked.trace.inputs[0].data
+        field = (self.field / self.pictures).numpy()
+        reached = tuple((c, c + s - 1) for c, s in zip(seen.corner(place), seen.size, strict=True))
+        if any(a < 0 or b >= n for (a, b), n in zip(reached, seen.lengths, strict=True)):
+            at.told("the field goes over the border of the input: its width is measured on the part that lies within")
+        everywhere = seen.field.everywhere
+        return EffectiveField(
+            heat=(self.heat / self.of_one_size).numpy(),
+            field=field,
+            unit=unit,
+            position=place,
+            model=asked.model.name,
+            reached=reached,
+            spread=spread(field, seen.outside(field)),
+            outside_fraction=max(0.0, 1 - self.inside / self.everywhere) if everywhere and self.everywhere else 0.0,
+            everywhere=everywhere,
+            pictures=self.pictures,
+            on_noise=on_noise,
+            settings=settings,
+            shown=as_seen(x[0], asked.model.preprocess) if x.dim() == 4 else None,
+            notes=tuple(at.notes),
+        )
+
+
+def _summed(at: Looked, unit: Unit, position: Sequence[int] | None, squared: bool, bar: Progress) -> _Sums:
+    """Over the data; a picture of another size counts in the window of the field only."""
+    first = at.first.seen
+    sums = _Sums(torch.zeros(first.size, dtype=torch.float64), torch.zeros(first.lengths, dtype=torch.float64))
+    for place, x in at.batches():
+        if place is not at.first:
+            at.told("pictures of several sizes came; the map on the input is that of the first size")
+        spot = _position(place.asked, unit, position)
+        tasks = [Task(row, unit.channel, (spot,)) for row in range(len(x))]
+        for slope in place.slopes(x, tasks, at.told):
             size = slope.gradient.double()
-            size = (size.square() if squared else size.abs()).sum(0)
-            total, count = size if total is None else total + size, count + 1
+            sums.add((size.square() if squared else size.abs()).sum(0), place.seen.corner(spot))
             bar.advance(1, "pictures")
-    assert total is not None, "one picture at least was read"
-    return (total / count).cpu().numpy(), count
-
-
-def _result(
-    at: Looked,
-    unit: Unit,
-    place: tuple[int, ...],
-    seen: Reach,
-    heat: np.ndarray,
-    count: int,
-    on_noise: bool,
-    settings: dict,
-) -> EffectiveField:
-    corner = seen.corner(place)
-    field = patches(torch.from_numpy(heat)[None], [corner], seen.size)[0][0, 0].numpy()
-    inside, total = float(field.sum()), float(heat.sum())
-    reached = tuple((c, c + s - 1) for c, s in zip(corner, seen.size, strict=True))
-    asked, x = at.asked, at.asked.trace.inputs[0].data
-    cut_off = any(a < 0 or b >= n for (a, b), n in zip(reached, seen.lengths, strict=True))
-    if cut_off:
-        at.told("the field goes over the border of the input, so its width is measured on the part that lies within")
-    return EffectiveField(
-        heat=heat,
-        field=field,
-        unit=unit,
-        position=place,
-        model=asked.model.name,
-        reached=reached,
-        spread=spread(field, seen.outside(field)),
-        outside_fraction=max(0.0, 1 - inside / total) if total > 0 and seen.field.everywhere else 0.0,
-        everywhere=seen.field.everywhere,
-        pictures=count,
-        on_noise=on_noise,
-        settings=settings,
-        shown=as_seen(x[0], asked.model.preprocess) if x.dim() == 4 else None,
-        notes=tuple(at.notes),
-    )
+    return sums

@@ -1,7 +1,6 @@
 """Receptive-field matrices: how much a unit receives from each place of its field, over positions and pictures."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,14 @@ from torch import Tensor, nn
 
 from pellucid.core.errors import SettingError, check_known
 from pellucid.core.progress import Progress, watching
-from pellucid.core.watch import Watch
 from pellucid.images.datasets import Data
 from pellucid.inside.fields.correlation import Correlation
 from pellucid.inside.fields.looking import Looked, by, drawn, looked, positions_of
 from pellucid.inside.fields.occluding import occluded
 from pellucid.inside.fields.patches import patches
-from pellucid.inside.fields.reach import INPUT, Reach, reach
+from pellucid.inside.fields.reach import INPUT, Reach
 from pellucid.inside.fields.results import Rfm
-from pellucid.inside.fields.slopes import Position, Slopes, Task
+from pellucid.inside.fields.slopes import Position, Task
 from pellucid.inside.fields.spread import spread
 from pellucid.inside.opened import Unit
 from pellucid.models.model import Model
@@ -80,21 +78,20 @@ def rfm(
         raise SettingError(f'whiten=True came with signal="{signal}"; it belongs to "correlation"')
     if signal == "occlusion" and source not in (None, INPUT):
         raise SettingError('occlusion paints over the input; for a layer choose "contribution" or "gradient"')
-    at = looked(model, data)
-    chosen = at.asked.unit(unit)
-    seen = reach(at.asked, chosen.layer, source or INPUT)
-    work = _Work(at, chosen, seen, positions_of(seen, border, at.notes), samples, seed)
+    asked, found = looked(model, data)
+    chosen = asked.unit(unit)
+    at = Looked(asked, found, chosen.layer, source or INPUT)
+    size = at.first.seen.size
+    work = _Work(at, chosen, border, samples, np.random.default_rng(seed))
     with watching(progress) as bar:
-        bar.expect(len(at.data))
+        bar.expect(len(found))
         if signal == "correlation":
-            found = work.correlated(bar, whiten)
+            sums = work.correlated(bar, whiten)
         elif signal == "occlusion":
-            found = work.painted(bar, cell_px or max(1, -(-max(seen.size) // CELLS)))
+            sums = work.painted(bar, cell_px or max(1, -(-max(size) // CELLS)))
         else:
-            found = work.pulled(bar, signal)
-    return found.result(
-        at, chosen, seen, signal, {"whiten": whiten, "border": border, "samples": samples, "seed": seed}
-    )
+            sums = work.pulled(bar, signal)
+    return sums.result(at, chosen, signal, {"whiten": whiten, "border": border, "samples": samples, "seed": seed})
 
 
 @dataclass(eq=False)
@@ -105,8 +102,9 @@ class Sums:
     there: Float[Tensor, "*size"]
     positions: int = 0
     activation: float = 0.0
+    inside: float = 0.0
     everywhere: float = 0.0
-    pictures: int = 0
+    seen: list[Reach] = field(default_factory=list)
 
     @classmethod
     def empty(cls, channels: int, size: tuple[int, ...]) -> "Sums":
@@ -116,33 +114,34 @@ class Sums:
         """Of some positions: their fields `(n, c, *size)`, what of them is no padding, their activations."""
         self.total += found.double().sum(0)
         self.there += there.double().sum(0)
+        self.inside += float(found.double().abs().sum())
         self.positions += len(found)
         self.activation += float(values.double().sum())
 
-    def result(self, at: Looked, unit: Unit, seen: Reach, signal: str, settings: dict[str, Any]) -> Rfm:
+    def result(self, at: Looked, unit: Unit, signal: str, settings: dict[str, Any]) -> Rfm:
         """The means."""
         count = max(self.positions, 1)
         channels = (self.total / count).numpy()
         matrix = channels.sum(0)
         share = (self.there / count).numpy()
         template = np.divide(np.abs(matrix), share, out=np.zeros_like(matrix), where=share > 0)
-        inside = float(np.abs(matrix).sum())
-        elsewhere = (
-            max(0.0, 1 - inside / (self.everywhere / count)) if self.everywhere > 0 and seen.field.everywhere else 0.0
-        )
+        everywhere, elsewhere = at.first.seen.field.everywhere, 0.0
+        if everywhere and self.everywhere > 0:
+            elsewhere = max(0.0, 1 - self.inside / self.everywhere)
+        beyond = {seen: seen.outside(template) for seen in dict.fromkeys(self.seen)}
         return Rfm(
             matrix=matrix,
             channels=channels,
             signal=signal,
             unit=unit,
-            source=seen.source,
+            source=at.source,
             model=at.asked.model.name,
-            spread=spread(np.abs(matrix), seen.outside(template)),
+            spread=spread(np.abs(matrix), float(np.mean([beyond[seen] for seen in self.seen]))),
             activation=self.activation / count,
             positions=self.positions,
-            pictures=self.pictures,
+            pictures=len(self.seen),
             elsewhere_fraction=elsewhere,
-            everywhere=seen.field.everywhere,
+            everywhere=everywhere,
             settings=settings,
             notes=tuple(at.notes),
         )
@@ -154,78 +153,70 @@ class _Work:
 
     at: Looked
     unit: Unit
-    seen: Reach
-    positions: list[Position]
+    border: str
     samples: int
-    seed: int
+    random: np.random.Generator
+    _known: dict[Reach, list[Position]] = field(default_factory=dict)
 
     def pulled(self, bar: Progress, signal: str) -> Sums:
         """By gradients; positions whose fields don't overlap share a pass."""
-        slopes, sums = Slopes(self.at.asked, self.unit.layer, self.seen.source), None
-        groups, random = self.seen.groups(self.positions), np.random.default_rng(self.seed)
-        most = max(1, self.samples // max(len(self.at.data), 1))
-        if most < len(groups):
-            self.at.told(f"{most} of {len(groups)} groups of positions were drawn for each picture")
-        for x in self.at.inputs():
-            tasks = [
-                Task(row, self.unit.channel, tuple(g)) for row in range(len(x)) for g in drawn(groups, most, random)
-            ]
-            for slope in slopes(x, tasks, self.at.told):
+        sums, most = None, max(1, self.samples // len(self.at.data))
+        for place, x in self.at.batches():
+            seen = place.seen
+            groups = seen.groups(self._positions(seen))
+            if most < len(groups):
+                self.at.told(f"{most} of {len(groups)} groups of positions were drawn for each picture")
+            channel = self.unit.channel
+            tasks = [Task(row, channel, tuple(g)) for row in range(len(x)) for g in drawn(groups, most, self.random)]
+            for slope in place.slopes(x, tasks, self.at.told):
                 signals = slope.gradient.abs() if signal == "gradient" else slope.source * slope.gradient
-                sums = sums or Sums.empty(len(signals), self.seen.size)
-                corners = [self.seen.corner(p) for p in slope.task.positions]
-                sums.add(*patches(signals, corners, self.seen.size), slope.values)
-                sums.everywhere += float(signals.sum(0).abs().sum())
-            self._advance(bar, len(x), sums)
+                sums = sums or Sums.empty(len(signals), seen.size)
+                corners = [seen.corner(p) for p in slope.task.positions]
+                sums.add(*patches(signals, corners, seen.size), slope.values)
+                sums.everywhere += float(signals.abs().sum())
+            self._advance(bar, sums, [seen] * len(x))
         return self._made(sums)
 
     def correlated(self, bar: Progress, whiten: bool) -> Sums:
         """By activations alone."""
-        values_of = self._values()
         sums: Correlation | None = None
-        for x in self.at.inputs():
-            values, sources = values_of(x)
+        seen: list[Reach] = []
+        for place, x in self.at.batches():
+            values, sources = place.values(x)
             for row in range(len(x)):
-                sums = sums or Correlation(sources.shape[1], self.seen.size, whiten)
-                sums.add(sources[row], values[row, self.unit.channel], self.positions, self.seen)
-            self._advance(bar, len(x), sums)
+                sums = sums or Correlation(sources.shape[1], place.seen.size, whiten)
+                sums.add(sources[row], values[row, self.unit.channel], self._positions(place.seen), place.seen)
+            self._advance(bar, None, seen_now := [place.seen] * len(x))
+            seen += seen_now
         if sums is None:
             return self._made(None)
         mean = sums.mean(self.at.told)
-        made = Sums(mean * sums.positions, sums.there, sums.positions, sums.activation, pictures=sums.pictures)
-        return made
+        return Sums(mean * sums.positions, sums.there, sums.positions, sums.activation, seen=seen)
 
     def painted(self, bar: Progress, cell: int) -> Sums:
         """By painting over the picture, a cell at a time."""
-        values, sums, random = self._values(), None, np.random.default_rng(self.seed)
+        sums: Sums | None = None
         if cell > 1:
-            self.at.told(f"{by((cell,) * len(self.seen.lengths))} pixels were blurred at a time")
-        for x in self.at.inputs():
+            self.at.told(f"{by((cell,) * len(self.at.first.seen.lengths))} pixels were blurred at a time")
+        for place, x in self.at.batches():
+            seen = place.seen
             for row in range(len(x)):
-                chosen = drawn(self.positions, max(1, self.samples), random)
-                sums = sums or Sums.empty(1, self.seen.size)
-                for found, there, activations in occluded(x[row], self.unit.channel, values, chosen, self.seen, cell):
+                chosen = drawn(self._positions(seen), self.samples, self.random)
+                sums = sums or Sums.empty(1, seen.size)
+                for found, there, activations in occluded(x[row], self.unit.channel, place.values, chosen, seen, cell):
                     sums.add(found, there, activations)
-                self._advance(bar, 1, sums)
+                self._advance(bar, sums, [seen])
         return self._made(sums)
 
-    def _values(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """What the target and the source give for inputs."""
-        asked, source = self.at.asked, self.seen.source
-        watch = Watch(asked.trace, [self.unit.layer, *([] if source == INPUT else [source])])
+    def _positions(self, seen: Reach) -> list[Position]:
+        if seen not in self._known:
+            self._known[seen] = positions_of(seen, self.border, self.at.told)
+        return self._known[seen]
 
-        def values(x: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.inference_mode(False), torch.no_grad():
-                given = watch(x)
-            sources = x if source == INPUT else asked.maps(source, given[1])
-            return asked.maps(self.unit.layer, given[0]), sources
-
-        return values
-
-    def _advance(self, bar: Progress, count: int, sums: "Sums | Correlation | None") -> None:
+    def _advance(self, bar: Progress, sums: Sums | None, seen: list[Reach]) -> None:
         if sums is not None:
-            sums.pictures += count
-        bar.advance(count, "pictures")
+            sums.seen += seen
+        bar.advance(len(seen), "pictures")
 
     def _made(self, sums: Sums | None) -> Sums:
         assert sums is not None, "one picture at least was read"

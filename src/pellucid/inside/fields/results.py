@@ -18,6 +18,7 @@ from pellucid.render.paint import blend, limit, number
 from pellucid.render.sheet import sheet
 
 MOST_CHANNELS = 4  # drawn one by one
+CLEAR, PALE = 98, 0.45  # the percentile where colours end on a picture, and how much white is mixed into it
 WORDS = {
     "contribution": "what it receives from each place, activation times gradient",
     "gradient": "how strongly each place can move it, the size of the gradient",
@@ -98,8 +99,8 @@ class Rfm(Shows):
         size = by(self.matrix.shape)
         words = (
             f"{self.unit} of {self.model}: {WORDS[self.signal]}, over {self.positions} positions of {self.pictures} "
-            f"pictures. Its theoretical field is {size}; {_wide(s)}, {100 * s.padding_mass:.0f} % of the mass in the "
-            "padding."
+            f"picture{'s' * (self.pictures != 1)}. Its theoretical field is {size}; {_wide(s)}, "
+            f"{100 * s.padding_mass:.0f} % of the mass in the padding."
         )
         if not np.abs(self.matrix).any():
             words = f"{self.unit} of {self.model} receives nothing at {self.positions} positions: it is silent there."
@@ -123,9 +124,13 @@ class Rfm(Shows):
         }  # fmt: skip
         return {**super().facts(), **own, "spread": plain(self.spread)}
 
+    def panel(self) -> Image.Image:
+        """The matrix alone, with its colour bar."""
+        return map_panel(self.matrix, [], diverging=self.signal != "gradient")[0]
+
     def image(self) -> Image.Image:
         signed = self.signal != "gradient"
-        panels = [map_panel(self.matrix, ["all channels", BRIEF[self.signal]], diverging=signed)]
+        panels = [(self.panel(), ["all channels", BRIEF[self.signal]])]
         if 1 < len(self.channels) <= MOST_CHANNELS:
             end = limit(self.channels, 100)
             panels += [
@@ -177,11 +182,10 @@ class EffectiveField(Shows):
 
     def sentence(self) -> str:
         s = self.spread
-        what = "noise inputs" if self.on_noise else "pictures"
+        what = ("noise input" if self.on_noise else "picture") + "s" * (self.pictures != 1)
         if not self.heat.any():
-            return (
-                f"{self.unit} of {self.model} is silent at {self.position} on all {self.pictures} {what}: no gradient."
-            )
+            at = f"{self.position} on {self.pictures} {what}"
+            return f"{self.unit} of {self.model} has no gradient at {at}: it is silent there."
         return (
             f"{self.unit} of {self.model} can see {by(self.field.shape)} px; over {self.pictures} {what} its gradient "
             f"has {_wide(s)}." + (f" {self.everywhere} sees everything." if self.everywhere else "")
@@ -207,10 +211,11 @@ class EffectiveField(Shows):
 
     def drawn(self) -> Image.Image:
         """The field over the first picture, framed by what the unit can see."""
-        end = limit(self.heat, 100)
-        blank = np.full((*self.heat.shape, 3), 255, np.uint8)
-        base = Image.fromarray(blank if self.shown is None or self.on_noise else self.shown)
-        mixed = blend(base, self.heat.astype(np.float32), end, False, 0.8)
+        end = limit(self.field[self.field > 0], CLEAR) if self.field.any() else 0.0
+        base = Image.new("RGB", self.heat.shape[::-1], "white")
+        if self.shown is not None and not self.on_noise:
+            base = Image.blend(Image.fromarray(self.shown).convert("L").convert("RGB"), base, PALE)
+        mixed = blend(base, self.heat.astype(np.float32), end, False, 0.9)
         return framed(mixed, [Frame(self.reached, WHITE)], 300)
 
     def __repr__(self) -> str:
