@@ -83,3 +83,37 @@ def test_what_can_not_be_opened_is_told(net):
         opened(net, torch.rand(1, 7, 8, 8))
     with pytest.raises(ImageError, match="no file"):
         opened("builtin:photos", "nothing.png")
+
+
+class Shuffled(nn.Module):
+    """Channels that are dealt out anew, so that reshapes lose sight of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.deal = nn.Conv2d(3, 6, 3), nn.ChannelShuffle(2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        b, c, h, w = x.shape
+        self_made = nn.Identity()(x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w))
+        return self.deal(self_made).mean((2, 3))
+
+
+def test_shuffled_channels_are_still_counted():
+    inside = opened(Shuffled().eval(), torch.rand(1, 3, 8, 9))
+    assert inside.units("deal") == 6 and inside.positions("deal") == (6, 7)
+
+
+def test_units_are_not_guessed_behind_attention():
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.attention = nn.Conv2d(3, 4, 3), nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x):
+            tokens = self.conv(x).flatten(2).transpose(1, 2)
+            return self.attention(tokens, tokens, tokens)[0].mean(1)
+
+    inside = opened(Attends().eval(), torch.rand(1, 3, 6, 6))
+    with pytest.raises(LayerError, match="nothing shows which axis counts its units"):
+        inside.units("attention")

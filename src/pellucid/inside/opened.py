@@ -10,6 +10,7 @@ from pellucid.core.errors import LayerError, TraceError
 from pellucid.core.fields import Field, fields
 from pellucid.core.layers import last_spatial
 from pellucid.core.layout import UNKNOWN, layout
+from pellucid.core.local import spaces
 from pellucid.core.record import record
 from pellucid.core.trace import Trace, Value
 from pellucid.images.decode import Picture
@@ -62,12 +63,35 @@ class Opened:
         return self.trace.at(layer)
 
     def channel_axis(self, layer: str) -> int:
-        """The axis of a layer's output that counts its units."""
+        """The axis of a layer's output that counts its units.
+
+        Raises:
+            LayerError: nothing shows which axis that is.
+        """
         value = self.value(layer)
-        if len(value.shape) < 2:
-            raise LayerError(f'layer "{layer}" gives {tuple(value.shape)}, which has no units')
+        axis = self.unit_axis(value)
+        if axis is None:
+            raise LayerError(
+                f'layer "{layer}" gives {tuple(value.shape)}, and nothing shows which axis counts its units; take the '
+                "layer before or behind it"
+            )
+        return axis
+
+    def unit_axis(self, value: Value) -> int | None:
+        """The axis of a recorded value that counts units; None where nothing shows it."""
         known = layout(self.trace).get(value, UNKNOWN).channel
-        return 1 if known is None else known
+        if known is not None or len(value.shape) == 2:
+            return 1 if known is None else known
+        space = self._space.get(value, ())
+        left = [axis for axis in range(1, len(value.shape)) if axis not in space]
+        return left[0] if space and len(left) == 1 else None
+
+    @property
+    def _space(self) -> dict[Value, tuple[int, ...]]:
+        """The axes of positions, as far as they can be followed."""
+        if "spaces" not in self.trace.memo:
+            self.trace.memo["spaces"] = spaces(self.trace, self.trace.inputs[0])
+        return self.trace.memo["spaces"]
 
     def units(self, layer: str) -> int:
         """How many units a layer has."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pellucid.core.derivatives import argument
 from pellucid.core.errors import check_known
-from pellucid.core.layout import UNKNOWN, layout
 from pellucid.core.trace import Value
 from pellucid.inside.opened import Opened
 
@@ -86,8 +85,7 @@ def usable(inside: Opened, value: Value) -> bool:
     """Whether a value holds numbers of one picture, and it is known which axis counts its units."""
     if not value.differentiable or value.node is None or len(value.shape) < 2 or value.shape[0] != 1:
         return False
-    known = layout(inside.trace).get(value, UNKNOWN).channel is not None
-    return known or len(value.shape) in (2, len(inside.trace.inputs[0].shape))
+    return inside.unit_axis(value) is not None
 
 
 def measured(maps: Tensor, support: Tensor, limits: Limits, alive: Bool[np.ndarray, "c"] | None = None) -> Channels:
