@@ -243,8 +243,17 @@ def _steady(data: Any, numbers: Sequence[int]) -> None:
         first, second = (parted(data[numbers[0]])[0] for _ in range(2))
     except (OSError, ValueError, RuntimeError, SyntaxError):
         return
-    if isinstance(first, Tensor) and isinstance(second, Tensor) and not torch.equal(first, second):
+    plain = (Tensor, np.ndarray, Image.Image)
+    if (
+        isinstance(first, plain)
+        and isinstance(second, plain)
+        and not np.array_equal(_values(first), _values(second), equal_nan=True)
+    ):
         raise ImageError("the data set gives something else each time it is asked; turn its random augmentation off")
+
+
+def _values(item: Any) -> np.ndarray:
+    return item.detach().cpu().numpy() if isinstance(item, Tensor) else np.asarray(item)
 
 
 def _of_loader(loader: Any, batched: bool, limit: int | None) -> Listing:
