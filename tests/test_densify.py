@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +14,7 @@ from oracles import atlas as oracle
 from pellucid.core.errors import Cancelled, LayerError, MethodError, SettingError, TraceError
 from pellucid.core.progress import Progress
 from pellucid.inside import densify as module_under_test
-from pellucid.inside.densify import densify
+from pellucid.inside.densify import densify, laid
 
 NETS = (
     ("resnet18", (65,), 16),
@@ -280,6 +281,15 @@ def test_the_network_stays_as_it_was_also_when_stopped(untouched):
         densify(net, x, "2")
         with pytest.raises(Cancelled):
             densify(net, x, "2", progress=stopped)
+
+
+def test_maps_lie_where_they_look():
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, 4, bias=False), nn.Conv2d(1, 1, 1)).eval()
+    found = densify(net, torch.rand(1, 1, 11, 15), "0", factor=4)
+    rows = np.arange(found.maps.shape[2], dtype=float)[:, None].repeat(found.maps.shape[3], 1)
+    drawn = laid(rows, found.field)
+    assert drawn.shape == (11, 15) and drawn[1, 0] == 0 and drawn[5, 3] == 4 and drawn[9, 14] == 8
+    assert found.box((4, 0)) == ((4, 7), (0, 3))
 
 
 def test_it_shows_itself(tmp_path):

@@ -135,14 +135,15 @@ class Dense(Shows):
         if coarse.ndim != 2:
             raise LayerError(f"maps with {coarse.ndim} spatial axes are not drawn; read .maps")
         end, signed = limit(np.stack([coarse.max(), coarse.min()]), 100), bool((coarse < 0).any())
-        h, w = coarse.shape
+        h, w = self.field.input_px
         size = (round(PANEL_PX * w / max(h, w)), round(PANEL_PX * h / max(h, w)))
+        both = (("network", coarse, fields(self.opened.trace)[self.value]), ("dense", dense, self.field))
         panels: list[Panel] = [
             (
-                draw(m, end, signed).resize(size, Image.Resampling.NEAREST),
+                draw(laid(m, field), end, signed).resize(size, Image.Resampling.NEAREST),
                 (f"{name}, {m.shape[0]} x {m.shape[1]}", words),
             )
-            for name, m in (("network", coarse), ("dense", dense))
+            for name, m, field in both
         ]
         if self.opened.picture is not None:
             x = seen(self.opened.trace.inputs[0].data[0], self.opened.model.preprocess)
@@ -166,6 +167,15 @@ class Dense(Shows):
         return (
             f'Dense("{self.layer}", {tuple(self.original.shape)} -> {tuple(self.maps.shape)}, error {self.error:.1g})'
         )
+
+
+def laid(values: Float[np.ndarray, "h w"], field: Field) -> Float[np.ndarray, "H W"]:
+    """A map over the input: each pixel has the value of the place whose field has its middle nearest to it."""
+    rows, columns = (
+        np.abs(np.arange(n)[:, None] + 0.5 - (w + h + 1) / 2).argmin(1)
+        for n, w, h in zip(field.input_px, field.low, field.high, strict=True)
+    )
+    return values[rows][:, columns]
 
 
 def densify(

@@ -40,7 +40,7 @@
     return button;
   });
   const names = data.cells.map((cell) => {
-    const name = make("span", "name", cell.labels[0][0]);
+    const name = make("span", "name", cell.caption);
     name.setAttribute("aria-hidden", "true");
     name.style.left = `${(cell.column + 0.5) * step}%`;
     name.style.top = `${(cell.row + 0.5 + 0.45 * cell.size) * step}%`;

@@ -106,6 +106,10 @@ class Atlas(Shows):
             return self.icons[self.drawn.index(cell)]
         return self.patches[cell, 0] if self.patches.shape[1] else None
 
+    def caption(self, cell: Cell) -> str:
+        """The name of a cell's class; in the atlas of one class how much the cell gives to it."""
+        return f"{cell.shares[0]:.3g}" if len(cell.classes) == 1 else self.labels[cell.classes[0]]
+
     def size(self, cell: int) -> float:
         """The side of a cell's picture as a part of the cell, growing with the logarithm of its count."""
         most = log(max(c.count for c in self.cells) + 1)
@@ -120,6 +124,7 @@ class Atlas(Shows):
         pen = ImageDraw.Draw(canvas)
         pen.text((10, 8), visible(self.title), fill=INK, font=ImageFont.load_default(15))
         below = f"{len(self.samples)} activations, {self.settings['layout']}; larger means more activations"
+        below += "" if self.settings.get("class") is None else "; numbers are mean attributions"
         pen.text((10, canvas.height - 24), visible(below), fill=INK, font=ImageFont.load_default(12))
         for k, cell in enumerate(self.cells):
             left, top = 10 + cell.column * px, 34 + cell.row * (px + words)
@@ -132,7 +137,7 @@ class Atlas(Shows):
                 canvas.paste(small, (left + (px - own) // 2, top + (px - own) // 2))
             if words:
                 font = ImageFont.load_default(11)
-                text = shortened(self.labels[cell.classes[0]], px - 2, font)
+                text = shortened(self.caption(cell), px - 2, font)
                 pen.text((left + px / 2, top + px + 7), text, fill=INK, font=font, anchor="mm")
         return canvas
 
