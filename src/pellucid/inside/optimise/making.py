@@ -325,9 +325,7 @@ def _joined(
     if done < total:
         notes.append(f"stopped before the last {total - done} of {total} pictures were begun")
     never = torch.cat([p.climb.never for p in parts])
-    notes += [
-        f"{n} was never excited: no gradient leads to the picture" for n, a in zip(flat, never, strict=True) if a
-    ]
+    notes += [f"{n} was never excited: no gradient leads to the picture" for n, a in zip(flat, never, strict=True) if a]
     kept = sorted({step for p in parts for step in p.climb.kept})
     common = [s for s in kept if all(s in p.climb.kept for p in parts)]
     return Optimised(
