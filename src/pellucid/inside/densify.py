@@ -175,7 +175,7 @@ def laid(values: Float[np.ndarray, "h w"], field: Field) -> Float[np.ndarray, "H
         np.abs(np.arange(n)[:, None] + 0.5 - (w + h + 1) / 2).argmin(1)
         for n, w, h in zip(field.input_px, field.low, field.high, strict=True)
     )
-    return values[rows][:, columns]
+    return values[np.ix_(rows, columns)]
 
 
 def densify(

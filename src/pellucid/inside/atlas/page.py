@@ -57,8 +57,8 @@ def _data(atlas: "Atlas") -> dict[str, Any]:
         "classes": [{"number": c, "label": atlas.labels[c]} for c in classes],
         "cells": [
             {
-                "row": cell.row, "column": cell.column, "count": cell.count, "size": round(atlas.size(k), 3), "caption": atlas.caption(cell),
-                "made": k in atlas.drawn, "class": cell.classes[0],
+                "row": cell.row, "column": cell.column, "count": cell.count, "size": round(atlas.size(k), 3),
+                "caption": atlas.caption(cell), "made": k in atlas.drawn, "class": cell.classes[0],
                 "labels": [[atlas.labels[c], share] for c, share in zip(cell.classes, cell.shares, strict=True)],
                 "names": [atlas.names[e] for e in cell.examples],
             }
