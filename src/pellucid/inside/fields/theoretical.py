@@ -218,6 +218,7 @@ def receptive_fields(model: Model | nn.Module | str, image: Any = None) -> Recep
         ModelError: no image was given and the network's input size is not known.
 
     Example:
+        >>> import torch
         >>> found = receptive_fields(nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)), torch.zeros(1, 1, 9, 9))
         >>> found.of("1").size_px, found.of("1").stride_px, found.box("1", (0, 2))
         ((4, 4), (2.0, 2.0), ((0, 4), (4, 8)))
