@@ -11,7 +11,7 @@ from oracles import wiring as oracle
 from pellucid.core.errors import LayerError, MethodError, SettingError
 from pellucid.core.progress import Progress
 from pellucid.images.datasets import Pictures
-from pellucid.inside.wiring.stdp import Rule, stdp_probe
+from pellucid.inside.wiring.stdp import StdpRule, stdp_probe
 
 PATHS, EACH, COUNT = 4, 6, 200
 DRIVES = np.array([1.0, 0.7, 0.4, 0.1])
@@ -54,7 +54,7 @@ def test_a_planted_pathway_of_equal_weights_is_found_and_only_with_the_window():
     found = stdp_probe(net, "0", x)
     assert auc_of(found, marks) >= 0.95
     assert (found.change[marks < 0] == 0).all()
-    literal = stdp_probe(net, "0", x, rule=Rule(before=0.0, after=1.0))
+    literal = stdp_probe(net, "0", x, rule=StdpRule(before=0.0, after=1.0))
     assert auc_of(literal, marks) < 0.5  # what is early always comes before, so it grows most
 
 
@@ -97,9 +97,9 @@ def test_the_rule_written_out_by_hand():
     W = net[0].weight.detach().double().numpy()
     for peak in (0.5, 0.8):
         expected = oracle.stdp(W, pre, times, peak=peak)
-        found = stdp_probe(net, "0", x, rule=Rule(peak=peak))
+        found = stdp_probe(net, "0", x, rule=StdpRule(peak=peak))
         assert np.allclose(found.change, expected, atol=1e-12) and np.abs(expected).max() > 0
-    assert not stdp_probe(net, "0", x, rule=Rule(peak=1.0)).change.any()
+    assert not stdp_probe(net, "0", x, rule=StdpRule(peak=1.0)).change.any()
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, 0, 1), (1, 2, 2), (1, "same", 2)])
@@ -150,7 +150,7 @@ def test_the_model_is_untouched_and_the_copy_is_judged(untouched):
     labels = [model.label(int(k)) if n < 9 else "nothing" for n, k in enumerate(said)]
     data = Pictures(list(x), [str(n) for n in range(12)], labels, model.preprocess)
     with untouched(model.module), undrawn():
-        found = stdp_probe(model, "stage2.1.conv1", data, rule=Rule(gain=0.9, loss=0.9), passes=3)
+        found = stdp_probe(model, "stage2.1.conv1", data, rule=StdpRule(gain=0.9, loss=0.9), passes=3)
     assert found.accuracy == 1.0 and found.pictures == 12
     with torch.no_grad():
         kept = model.module.stage2[1].conv1.weight
@@ -162,7 +162,7 @@ def test_the_model_is_untouched_and_the_copy_is_judged(untouched):
 
 def test_a_synapse_that_learns_nothing_keeps_its_weight():
     net, x, _ = planted()
-    found = stdp_probe(net, "0", x[:3], rule=Rule(gain=0, loss=0))
+    found = stdp_probe(net, "0", x[:3], rule=StdpRule(gain=0, loss=0))
     assert torch.equal(found.weight, net[0].weight) and found.same_fraction == 1 and np.isnan(found.agreement)
 
 
@@ -174,7 +174,7 @@ def test_mistakes_are_told_and_it_can_be_stopped(untouched):
         (lambda: stdp_probe(net, "9", x), LayerError, "no layer"),
         (lambda: stdp_probe(parametrised, "0", x), (MethodError, LayerError), "computed|name a"),
         (lambda: stdp_probe(net, "0", x, passes=0), SettingError, "at least one"),
-        (lambda: Rule(peak=0.0), SettingError, "peak"),
+        (lambda: StdpRule(peak=0.0), SettingError, "peak"),
     ]:
         with pytest.raises(error, match=words):
             call()

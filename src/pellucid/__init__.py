@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         receptive_fields,
         rfm,
     )
-    from pellucid.inside.maps import Maps, maps
+    from pellucid.inside.maps import LayerMaps, Maps, maps
     from pellucid.inside.opened import Unit
     from pellucid.inside.optimise import objectives
     from pellucid.inside.optimise.class_image import ClassImage, class_image
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from pellucid.inside.optimise.transforms import Transforms
     from pellucid.inside.projection import Projection, TopProjections, project, project_top
     from pellucid.inside.wiring.ablate import Ablation, ablation
-    from pellucid.inside.wiring.feeds import Links, feeders, followers
+    from pellucid.inside.wiring.feeds import Links, Neighbours, feeders, followers, neighbours
     from pellucid.inside.wiring.graph import InfluenceGraph, influence_graph
     from pellucid.inside.wiring.matrix import CouplingMatrix, coupling_matrix
     from pellucid.inside.wiring.stages import LayerCoupling, layer_coupling
-    from pellucid.inside.wiring.stdp import stdp_probe
+    from pellucid.inside.wiring.stdp import StdpRule, stdp_probe
     from pellucid.inside.wiring.stdp_found import StdpProbe
     from pellucid.inside.wiring.weights import Weights, weights
     from pellucid.methods import METHODS, Method, method
@@ -123,7 +123,7 @@ _HOMES = {
         "receptive_fields",
         "rfm",
     ),
-    "inside.maps": ("Maps", "maps"),
+    "inside.maps": ("LayerMaps", "Maps", "maps"),
     "inside.opened": ("Unit",),
     "inside.optimise.class_image": ("ClassImage", "class_image"),
     "inside.optimise.imitating": ("caricature", "invert"),
@@ -133,11 +133,11 @@ _HOMES = {
     "inside.optimise.transforms": ("Transforms",),
     "inside.projection": ("Projection", "TopProjections", "project", "project_top"),
     "inside.wiring.ablate": ("Ablation", "ablation"),
-    "inside.wiring.feeds": ("Links", "feeders", "followers"),
+    "inside.wiring.feeds": ("Links", "Neighbours", "feeders", "followers", "neighbours"),
     "inside.wiring.graph": ("InfluenceGraph", "influence_graph"),
     "inside.wiring.matrix": ("CouplingMatrix", "coupling_matrix"),
     "inside.wiring.stages": ("LayerCoupling", "layer_coupling"),
-    "inside.wiring.stdp": ("stdp_probe",),
+    "inside.wiring.stdp": ("StdpRule", "stdp_probe"),
     "inside.wiring.stdp_found": ("StdpProbe",),
     "inside.wiring.weights": ("Weights", "weights"),
     "methods": ("METHODS", "Method", "method"),
@@ -198,6 +198,7 @@ __all__ = [
     "Explanation",
     "InfluenceGraph",
     "LayerCoupling",
+    "LayerMaps",
     "LayerShares",
     "Links",
     "Maco",
@@ -205,6 +206,7 @@ __all__ = [
     "Method",
     "MinimalSets",
     "Model",
+    "Neighbours",
     "Optimised",
     "Panel",
     "PellucidError",
@@ -220,6 +222,7 @@ __all__ = [
     "Rules",
     "SpatialAtlas",
     "StdpProbe",
+    "StdpRule",
     "Table",
     "Target",
     "TopProjections",
@@ -267,6 +270,7 @@ __all__ = [
     "maps",
     "method",
     "minimal_sets",
+    "neighbours",
     "objectives",
     "open",
     "optimise",

@@ -23,7 +23,7 @@ MOST_SYNAPSES = 2**24  # ten numbers are kept for each
 
 
 @dataclass(frozen=True)
-class Rule:
+class StdpRule:
     """The spike-timing rule and its numbers.
 
     Attributes:
@@ -48,7 +48,7 @@ def stdp_probe(
     layer: str,
     data: Data,
     *,
-    rule: Rule | None = None,
+    rule: StdpRule | None = None,
     passes: int = 1,
     progress: Progress | bool | None = None,
 ) -> StdpProbe:
@@ -79,7 +79,7 @@ def stdp_probe(
     """
     if passes < 1:
         raise SettingError(f"passes={passes} came; give at least one")
-    chosen, rule = the_model(model), rule or Rule()
+    chosen, rule = the_model(model), rule or StdpRule()
     with watching(progress) as bar:
         data, first = gathered(chosen, data)
         node = synapses(first.trace, layer)
@@ -112,7 +112,7 @@ def stdp_probe(
 class _Learning:
     """The synapses of the copy, and what is summed up on the way."""
 
-    rule: Rule
+    rule: StdpRule
     scale: float
     start: Tensor
     w: Tensor
@@ -120,7 +120,7 @@ class _Learning:
     sums: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, W: Float[Tensor, "out *rest"], rule: Rule) -> "_Learning":
+    def of(cls, W: Float[Tensor, "out *rest"], rule: StdpRule) -> "_Learning":
         most = float(W.abs().max()) or 1.0
         start = W.abs().double() / most * rule.peak
         zero = torch.zeros_like(start)
