@@ -1,10 +1,8 @@
 """What the commands print: tables that fit any terminal, JSON that any program reads, text that can't act."""
 
 import io
-import json
 import sys
-from collections.abc import Callable, Mapping
-from math import isfinite
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -46,13 +44,6 @@ def table(*columns: str) -> Table:
 
 def echo_json(found: Any) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(_plain(found), indent=1, allow_nan=False))
+    from pellucid.store.files import json_text
 
-
-def _plain(found: Any) -> Any:
-    """The same value with null for numbers that JSON lacks (NaN, infinities)."""
-    if isinstance(found, Mapping):
-        return {str(key): _plain(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_plain(value) for value in found]
-    return None if isinstance(found, float) and not isfinite(found) else found
+    typer.echo(json_text(found))

@@ -11,7 +11,7 @@ from pellucid.render import paint
 from pellucid.render.bars import COLD, WARM
 from pellucid.render.explanation import Explanation
 from pellucid.render.sheet import FAINT, INK, Panel, sheet, shortened, side_by_side, stacked
-from pellucid.render.visible import visible
+from pellucid.render.visible import drawable
 
 MAP_PX, CHANNEL_PX, MOST_BARS, MOST_WINDOWS = 200, 190, 14, 6
 NAME_PX, HALF_PX, LINE_PX = 230, 240, 18
@@ -57,8 +57,8 @@ def _at(picture: Image.Image, px: int) -> Image.Image:
 
 def _words(text: str) -> Image.Image:
     font = ImageFont.load_default(13)
-    canvas = Image.new("RGB", (round(font.getlength(visible(text))) + 4, 30), "white")
-    ImageDraw.Draw(canvas).text((0, 8), visible(text), fill=INK, font=font)
+    canvas = Image.new("RGB", (round(font.getlength(drawable(text))) + 4, 30), "white")
+    ImageDraw.Draw(canvas).text((0, 8), drawable(text), fill=INK, font=font)
     return canvas
 
 

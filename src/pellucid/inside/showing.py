@@ -1,6 +1,5 @@
 """What every finding about the inside of a network has in common: it is drawn, told in facts, and saved."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from pellucid.core.errors import FileError
 from pellucid.core.tables import Table
 from pellucid.render.leaf import leaf, picture_html
 from pellucid.render.tabular import tables_html
-from pellucid.store.files import whole_file, write_text
+from pellucid.store.files import whole_file, write_json, write_text
 
 SUFFIXES = (".png", ".html", ".json")
 
@@ -55,7 +54,7 @@ class Shows:
         if path.suffix == ".html":
             return write_text(path, leaf(self.title, self.sentence(), self.html()), overwrite=overwrite)
         if path.suffix == ".json":
-            return write_text(path, json.dumps(self.facts(), indent=1) + "\n", overwrite=overwrite)
+            return write_json(path, self.facts(), overwrite=overwrite)
         raise FileError(f"{path} came; a {type(self).__name__} is saved as {', '.join(SUFFIXES)}")
 
     def _repr_html_(self) -> str:

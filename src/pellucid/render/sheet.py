@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pellucid.render.visible import visible
+from pellucid.render.visible import drawable
 
 Panel = tuple[Image.Image, Sequence[str]]
 GAP_PX, LINE_PX, WORDS_PX = 10, 15, 12
@@ -24,11 +24,11 @@ def sheet(
     body = beside([block for block in blocks if block is not None])
     parts = [part for part in (body, below) if part is not None]
     width = max([part.width for part in parts], default=0) + 2 * GAP_PX
-    width = max(width, round(ImageFont.load_default(15).getlength(visible(title))) + 2 * GAP_PX)
+    width = max(width, round(ImageFont.load_default(15).getlength(drawable(title))) + 2 * GAP_PX)
     height = 34 + sum(part.height + GAP_PX for part in parts)
     canvas = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((GAP_PX, 8), visible(title), fill=INK, font=ImageFont.load_default(15))
+    pen.text((GAP_PX, 8), drawable(title), fill=INK, font=ImageFont.load_default(15))
     top = 34
     for part in parts:
         canvas.paste(part, (GAP_PX, top))
@@ -79,7 +79,7 @@ def beside(parts: Sequence[Image.Image]) -> Image.Image | None:
 
 def shortened(words: str, px: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The words, cut with … where they are too long for their place."""
-    shown = visible(words)
+    shown = drawable(words)
     if font.getlength(shown) <= px:
         return shown
     while shown and font.getlength(shown + "…") > px:

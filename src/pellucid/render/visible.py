@@ -17,3 +17,19 @@ def visible(text: str) -> str:
         'cat\\\\u001b[2J\\\\u202egpj.exe'
     """
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_SPELT = str.maketrans({
+    "\N{MINUS SIGN}": "-", "×": "x", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≈": "~", "½": "1/2", "σ": "sigma",
+    "λ": "lambda", "Σ": "sum", "Δ": "change of", "μ": "mu", "α": "alpha", "β": "beta", "γ": "gamma",
+})  # fmt: skip
+
+
+def drawable(text: str) -> str:
+    """Visible text in the letters that Pillow's own font has; others would be drawn as boxes.
+
+    Example:
+        >>> drawable("σ −3 × 4")
+        'sigma -3 x 4'
+    """
+    return visible(text).translate(_SPELT)

@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,29 @@ def write_bytes(path: str | Path, data: bytes, *, overwrite: bool = True) -> Pat
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> Path:
     """Writes UTF-8 text in one step; characters that no file can hold (lone surrogates) become `?`."""
     return write_bytes(path, as_bytes(text), overwrite=overwrite)
+
+
+def write_json(path: str | Path, facts: Any, *, overwrite: bool = True) -> Path:
+    """Writes one JSON document in one step; see `json_text`."""
+    return write_text(path, json_text(facts) + "\n", overwrite=overwrite)
+
+
+def json_text(facts: Any) -> str:
+    """Facts as JSON, with null for the numbers that it lacks (NaN, infinities).
+
+    Example:
+        >>> print(json_text({"a": (1.5, float("nan"))}).replace("\\n", ""))
+        { "a": [  1.5,  null ]}
+    """
+    return json.dumps(_known(facts), indent=1, allow_nan=False)
+
+
+def _known(facts: Any) -> Any:
+    if isinstance(facts, Mapping):
+        return {str(key): _known(value) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [_known(value) for value in facts]
+    return None if isinstance(facts, float) and not isfinite(facts) else facts
 
 
 def as_bytes(text: str) -> bytes:

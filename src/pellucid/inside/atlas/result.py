@@ -18,7 +18,7 @@ from pellucid.inside.atlas.page import page
 from pellucid.inside.showing import Shows
 from pellucid.render.paint import number
 from pellucid.render.sheet import INK, shortened
-from pellucid.render.visible import visible
+from pellucid.render.visible import drawable
 from pellucid.store.files import read_tensors, write_tensors, write_text
 
 SHEET_PX, CELL_PX, WORDS_PX = 1200, (24, 112), 72
@@ -122,10 +122,10 @@ class Atlas(Shows):
         words = 16 if px >= WORDS_PX else 0
         canvas = Image.new("RGB", (side * px + 20, side * (px + words) + 64), "white")
         pen = ImageDraw.Draw(canvas)
-        pen.text((10, 8), visible(self.title), fill=INK, font=ImageFont.load_default(15))
+        pen.text((10, 8), drawable(self.title), fill=INK, font=ImageFont.load_default(15))
         below = f"{len(self.samples)} activations, {self.settings['layout']}; larger means more activations"
         below += "" if self.settings.get("class") is None else "; numbers are mean attributions"
-        pen.text((10, canvas.height - 24), visible(below), fill=INK, font=ImageFont.load_default(12))
+        pen.text((10, canvas.height - 24), drawable(below), fill=INK, font=ImageFont.load_default(12))
         for k, cell in enumerate(self.cells):
             left, top = 10 + cell.column * px, 34 + cell.row * (px + words)
             shown, own = self.picture(k), max(4, round((px - 2) * self.size(k)))

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pellucid.render.colours import SEQUENTIAL
 from pellucid.render.paint import colour_bar, draw, limit
 from pellucid.render.sheet import Panel
+from pellucid.render.visible import drawable
 
 SIDE_PX, LEAST_PX = 260, 40
 BEYOND = (225, 225, 225)  # what lies beyond the picture
@@ -102,13 +103,13 @@ def _frame(
     if frame.words:
         font = ImageFont.load_default(12)
         place = (x0 + 6, max(y1 - 18, y0 + 2))
-        pen.text(place, frame.words.replace("×", "x"), fill=WHITE, font=font, stroke_width=2, stroke_fill=BLACK)
+        pen.text(place, drawable(frame.words), fill=WHITE, font=font, stroke_width=2, stroke_fill=BLACK)
 
 
 def legend(frames: Sequence[Frame], height_px: int) -> Image.Image:
     """What each frame is, in its colour, largest first."""
     font = ImageFont.load_default(13)
-    lines = [f.words.replace("×", "x") for f in frames]
+    lines = [drawable(f.words) for f in frames]
     width = 34 + round(max((font.getlength(line) for line in lines), default=0))
     canvas = Image.new("RGB", (width, max(height_px, 24 * len(lines))), "white")
     pen = ImageDraw.Draw(canvas)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pellucid.render import paint
 from pellucid.render.bars import COLD, WARM
 from pellucid.render.sheet import FAINT, INK, shortened
-from pellucid.render.visible import visible
+from pellucid.render.visible import drawable
 
 CELL_PX, WRITTEN_PX, MOST_WORDS_PX, MARGIN_PX = 16, 40, 150, 12
 LARGEST_PX = 900
@@ -56,9 +56,9 @@ def matrix_picture(
         pen.text((x - 5, y + (number + 0.5) * cell), told, fill=INK, font=font, anchor="rm")
     for number, words in enumerate(columns if top else ()):
         _upright(canvas, shortened(words, top - 6, font), (x + round((number + 0.5) * cell), y - 4), font)
-    pen.text((x, y - top - 18), visible(sides[1]), fill=FAINT, font=font)
+    pen.text((x, y - top - 18), drawable(sides[1]), fill=FAINT, font=font)
     if sides[0]:
-        _upright(canvas, visible(sides[0]), (MARGIN_PX + 6, y + min(heat.height, 240)), font, FAINT)
+        _upright(canvas, drawable(sides[0]), (MARGIN_PX + 6, y + min(heat.height, 240)), font, FAINT)
     canvas.paste(paint.colour_bar(end, diverging, width_px=min(max(heat.width, 160), 256)), (x, y + heat.height + 12))
     _written(pen, feet, y + heat.height + 50, 15, FAINT, font)
     return canvas
@@ -69,7 +69,7 @@ def bar_picture(
 ) -> Image.Image:
     """One bar for each name: warm to the right, cold to the left, whiskers of one standard error, numbers printed."""
     font, line, half = ImageFont.load_default(12), 22, 150
-    room = min(max([round(font.getlength(visible(n))) for n in names], default=0) + 10, 220)
+    room = min(max([round(font.getlength(drawable(n))) for n in names], default=0) + 10, 220)
     most = max([abs(v) + (e if np.isfinite(e) else 0) for v, e in zip(values, errors, strict=True)], default=0) or 1.0
     wide = room + 2 * half + 190
     lines = _lines(title, wide - 2 * MARGIN_PX, ImageFont.load_default(14))
@@ -88,7 +88,7 @@ def bar_picture(
         at = tip + whisker + 6 if value >= 0 else tip - whisker - 6
         pen.text((at, y + 4), f"{value:.3g}", fill=INK, font=font, anchor="la" if value >= 0 else "ra")
     pen.line((middle, head, middle, head + line * len(names)), fill=INK)
-    pen.text((MARGIN_PX, canvas.height - 22), visible(units), fill=FAINT, font=font)
+    pen.text((MARGIN_PX, canvas.height - 22), drawable(units), fill=FAINT, font=font)
     return canvas
 
 
@@ -96,7 +96,7 @@ def _room(words: Sequence[str], cell: int, font: ImageFont.FreeTypeFont | ImageF
     """How many pixels the names need; none where cells are too small to be named."""
     if cell < 11:
         return 0
-    return min(max([round(font.getlength(visible(w))) for w in words], default=0) + 10, MOST_WORDS_PX)
+    return min(max([round(font.getlength(drawable(w))) for w in words], default=0) + 10, MOST_WORDS_PX)
 
 
 def _written(
@@ -147,7 +147,7 @@ def _ruled(
 def _lines(text: str, px: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     """A text in lines that fit."""
     found = [""]
-    for word in visible(text).split(" "):
+    for word in drawable(text).split(" "):
         longer = f"{found[-1]} {word}".strip()
         if found[-1] and font.getlength(longer) > px:
             found.append(word)

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pellucid.render.bars import COLD, WARM
 from pellucid.render.sheet import FAINT, INK, shortened
-from pellucid.render.visible import visible
+from pellucid.render.visible import drawable
 
 Link = tuple[str, str, float]
 FINE = 2  # drawn larger, then reduced
@@ -72,7 +72,7 @@ def _middle(name: str, column: int, links: Sequence[Sequence[Link]], height: dic
 
 def _box_px(names: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
     """The width of a column's boxes."""
-    widest = max([font.getlength(visible(n.rpartition(":")[2])) for n in names], default=0) / FINE
+    widest = max([font.getlength(drawable(n.rpartition(":")[2])) for n in names], default=0) / FINE
     return int(min(max(widest + 14, 40), 130))
 
 

@@ -11,7 +11,6 @@ from pellucid.inside.wiring.kernels import Kernel
 from pellucid.render import paint
 from pellucid.render.bars import COLD, WARM
 from pellucid.render.sheet import FAINT, INK, Panel, sheet, shortened
-from pellucid.render.visible import visible
 
 MOST_TILES, MOST_CHANNELS, MOST_PANELS, PER_ROW = 256, 16, 96, 6
 TILES_PX, THUMB_PX, BARS_PX, BAR_HIGH_PX = 400, 150, 860, 64
@@ -165,7 +164,7 @@ def bars(values: Float[np.ndarray, "n"], title: str, width_px: int = BARS_PX) ->
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     told = f"{title}, {len(values)} values from {_plain(float(values.min()))} to {_plain(float(values.max()))}"
-    pen.text((0, 4), shortened(visible(told), width_px, font), fill=INK, font=font)
+    pen.text((0, 4), shortened(told, width_px, font), fill=INK, font=font)
     canvas.paste(_drawn_bars(values, width_px - 60, BAR_HIGH_PX), (60, 24))
     for y, value, anchor in ((24, high, "ra"), (24 + BAR_HIGH_PX, low, "rd")):
         pen.text((54, y), _plain(value), fill=FAINT, font=font, anchor=anchor)
