@@ -27,8 +27,9 @@ class Watch:
     """Runs a recorded network on other inputs and hands out what some of its layers give.
 
     The network runs as it is, in one forward that ends as soon as the last of the layers is through; autograd
-    follows it where the input wants a gradient. Nothing of the module changes: it runs on its own parameters, cut off
-    from autograd, and on copies of its buffers, and no hook stays.
+    follows it where the input wants a gradient. Nothing of the module changes: where autograd is on, or the network was
+    seen to write into a buffer, it runs on its own parameters, cut off from autograd, and on copies of its buffers; no
+    hook stays.
 
     Args:
         trace: a recording of the network.
@@ -54,7 +55,11 @@ class Watch:
         self._paths = {id(m): name for name, m in module.named_modules() if name}
         script = any(isinstance(m, torch.jit.ScriptModule) for m in module.modules())
         self._tensors = None if script else _cut_off(module)
+        self._pure, self._held = False, False
         self._confirm()
+        self._pure = self._tensors is not None and all(
+            torch.equal(self._tensors[name], buffer) for name, buffer in module.named_buffers()
+        )
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """What each layer gives for new inputs `(b, c, ...)`, in the order in which they were asked for."""
@@ -82,7 +87,7 @@ class Watch:
             if not waiting:
                 raise _Enough
 
-        with preserved(self.trace.module), self._listening(waiting, found):
+        with self.holding(), self._listening(waiting, found):
             try:
                 output = self._forward(x, args, kwargs)
                 if (OUTPUT, 0) in waiting:
@@ -91,8 +96,21 @@ class Watch:
                 pass
         return seen
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Run many inputs in a row: what has to be as it was afterwards is noted once for all of them."""
+        if self._held:
+            yield
+            return
+        with preserved(self.trace.module):
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
     def _forward(self, x: Tensor, args: Any, kwargs: dict[str, Any]) -> Any:
-        if self._tensors is None:
+        if self._tensors is None or (self._pure and not torch.is_grad_enabled()):
             return self.trace.module(x, *args, **kwargs)
         return torch.func.functional_call(self.trace.module, self._tensors, (x, *args), kwargs)
 

@@ -23,8 +23,8 @@ from pellucid.store.files import read_tensors, write_tensors
 from pellucid.training.checkpoint import checksum
 
 FORMAT = "pellucid exemplars 1"
-USUAL = {"cpu": 8}  # pictures in a pass; more only where that is quicker
-USUAL_ELSEWHERE = 64
+MOST = 64  # pictures in a pass
+CACHED_BYTES = 10 * 2**20  # of the largest value of a pass: beyond that a processor waits for its memory
 SAVE_SECONDS = 30.0
 VALUES = 2**20  # of each unit, that go into its distribution; more are thinned out
 
@@ -64,7 +64,7 @@ class Scan:
         watch, size = Watch(self.inside.trace, list(self.channels)), batch or self._usual()
         bar.expect(len(self.data) - self.following)
         try:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad(), watch.holding():
                 while size:
                     size = self._stream(watch, size, resume, bar)
             self.following = len(self.data)
@@ -121,14 +121,15 @@ class Scan:
         return min(max(1, len(self.data) * positions // VALUES), positions)
 
     def _usual(self) -> int:
-        """As many pictures as bounded memory allows."""
+        """As many pictures as bounded memory, and on a processor its caches, allow."""
         trace = self.inside.trace
         images = len(trace.inputs[0].data)
         watched = sum(self.inside.value(name).data.nbytes for name in self.channels)
-        largest = max(v.shape.numel() for node in trace.nodes for v in node.outputs if v is not None)
+        values = [v for node in trace.nodes for v in node.outputs if v is not None]
+        largest = max(v.shape.numel() * v.dtype.itemsize for v in values)
         device = home_of(self.inside.model.module).device
-        room = max(fitting(device, (3 * watched + 8 * largest) // images))
-        return min(USUAL.get(device.type, USUAL_ELSEWHERE), room)
+        room = max(fitting(device, (3 * watched + 2 * largest) // images))
+        return min(MOST, room, max(1, CACHED_BYTES * images // largest) if device.type == "cpu" else MOST)
 
     # ---------------------------------------------------------------------------------------------------- files
 
