@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pellucid.cli.findings import AnySeed, FoundFile, check_file, finished
 from pellucid.cli.manners import (
     AsJson,
     Labels,
@@ -32,10 +33,8 @@ def backpropvis(
         str | None, typer.Option("--layer", "-l", help="where the CAM is read; the last one with maps by default")
     ] = None,
     channels: Annotated[int, typer.Option("--channels", min=1, max=48, help="how many channels are shown")] = 6,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="of whatever is random in the maps")] = 0,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="the sheet (.png), a page with its numbers (.html), or facts (.json)")
-    ] = Path("backpropvis.png"),
+    seed: AnySeed = 0,
+    out: FoundFile = Path("backpropvis.png"),
     overwrite: Overwrite = False,
     weights: Weights = None,
     labels: Labels = None,
@@ -46,24 +45,14 @@ def backpropvis(
     """Show a CAM times a backprop map, and the weights and biases that carry the score."""
     with told():
         with stopped_at_once():
-            from pellucid.cli.printing import echo_json, printer, safe
-            from pellucid.core.errors import FileError
+            from pellucid.cli.printing import safe
             from pellucid.inside.backprop_vis import backprop_vis
-            from pellucid.inside.showing import SUFFIXES
             from pellucid.models.resolve import load
 
-        if out.suffix not in SUFFIXES:
-            raise FileError(f"{out} came; a BackpropVis is saved as {', '.join(SUFFIXES)}")
-        if out.exists() and not overwrite:
-            raise FileError(f"{out} exists; add --overwrite, or name another file with --out")
+        check_file(out, overwrite, "a BackpropVis is")
         found = backprop_vis(
             load(model, weights=weights, labels=labels, preprocess=preprocess), image, target=target, cam=cam,
             backprop=backprop, layer=layer, channels=channels, seed=seed, progress=False if quiet or as_json else None,
         )  # fmt: skip
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file, show = found.save(out, overwrite=overwrite).resolve(), printer(quiet or as_json)
-        if as_json:
-            echo_json({**found.facts(), "file": str(file)})
-        show(safe(found.sentence()))
+        show = finished(found, out, overwrite, "sheet", as_json=as_json, quiet=quiet)
         show(safe(found.receipt.checks[0].text))
-        show(f"sheet: {safe(file)}")

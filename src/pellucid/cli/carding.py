@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pellucid.cli.findings import AnySeed, refuse_existing, written
 from pellucid.cli.manners import (
     AsJson,
     Labels,
@@ -33,7 +34,7 @@ def unit(
     top: Annotated[int, typer.Option(min=1, help="strongest pictures that are shown")] = 9,
     steps: Annotated[int, typer.Option(min=1, help="of the optimised picture")] = 256,
     samples: Annotated[int, typer.Option(min=1, help="pictures on which connections are measured")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="for everything random")] = 0,
+    seed: AnySeed = 0,
     overwrite: Overwrite = False,
     weights: Weights = None,
     labels: Labels = None,
@@ -45,14 +46,13 @@ def unit(
     with told():
         with stopped_at_once():
             from pellucid.cli.printing import echo_json, printer, safe
-            from pellucid.core.errors import FileError
             from pellucid.inside.card import unit_card
             from pellucid.inside.exemplars import exemplars
             from pellucid.models.resolve import load
 
         places = _places(units, out)
-        if not overwrite and (there := next((p for p in places if p is not None and p.exists()), None)):
-            raise FileError(f"{there} exists; add --overwrite, or name another file")
+        for place in places:
+            refuse_existing(place, overwrite)
         loaded = load(model, weights=weights, labels=labels, preprocess=preprocess)
         watched = False if quiet or as_json else None
         found = exemplars(loaded, data, units=units, top=top, seed=seed, progress=watched)
@@ -67,8 +67,7 @@ def unit(
             for words_ in (*card.missing.values(), *card.notes):
                 show(f"note: {safe(words_)}")
             if place is not None:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                show(f"card: {safe(card.save(place, overwrite=overwrite).resolve())}")
+                show(f"card: {safe(written(card, place, overwrite))}")
         if as_json:
             echo_json(facts)
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pellucid.cli.findings import AnySeed, check_file, finished
 from pellucid.cli.manners import (
     AsJson,
     Labels,
@@ -51,18 +52,16 @@ def atlas(
     weights: Weights = None,
     labels: Labels = None,
     preprocess: Preprocessing = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="for everything random")] = 0,
+    seed: AnySeed = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Draw what a layer tells apart: activations of many pictures as a map of icons, or one picture's regions."""
     with told():
         with stopped_at_once():
-            from pellucid.cli.printing import echo_json, printer, safe
-            from pellucid.core.errors import FileError, SettingError
+            from pellucid.core.errors import SettingError
             from pellucid.inside.atlas import atlas as made
             from pellucid.inside.atlas import spatial_atlas
-            from pellucid.inside.showing import SUFFIXES
             from pellucid.models.resolve import load
 
         if (data is None) == (image is None):
@@ -72,11 +71,7 @@ def atlas(
         odd = next((name for name, given in (mine if data is None else other).items() if given is not None), None)
         if odd is not None:
             raise SettingError(f"{odd} belongs to {'--data' if data is None else '--image'}; leave it out")
-        suffixes = SUFFIXES if data is None else (*SUFFIXES, ".safetensors")
-        if out.suffix not in suffixes:
-            raise FileError(f"{out} came; an atlas is saved as {', '.join(suffixes)}")
-        if out.exists() and not overwrite:
-            raise FileError(f"{out} exists; add --overwrite, or name another file with --out")
+        check_file(out, overwrite, "an atlas is", () if data is None else (".safetensors",))
         known = load(model, weights=weights, labels=labels, preprocess=preprocess)
         progress = False if quiet or as_json else None
         if image is not None:
@@ -88,14 +83,7 @@ def atlas(
                 known, data, layer, grid=grid, layout=layout, class_=_number(class_), samples=samples, least=least,
                 icons=icons, steps=steps, seed=seed, progress=progress,
             )  # fmt: skip
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file, show = found.save(out, overwrite=overwrite).resolve(), printer(quiet or as_json)
-        if as_json:
-            echo_json({**found.facts(), "file": str(file)})
-        show(safe(found.sentence()))
-        for note in found.notes:
-            show(f"note: {safe(note)}")
-        show(f"atlas: {safe(file)}")
+        finished(found, out, overwrite, "atlas", as_json=as_json, quiet=quiet)
 
 
 def _number(word: str | None) -> int | str | None:

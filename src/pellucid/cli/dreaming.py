@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pellucid.cli.findings import AnySeed, FoundFile, check_file, finished
 from pellucid.cli.manners import (
     AsJson,
     ModelName,
@@ -36,10 +37,8 @@ def dream(
     ] = None,
     jitter: Annotated[int, typer.Option("--jitter", help="largest random shift, in pixels")] = 32,
     tile: Annotated[int, typer.Option("--tile", help="larger pictures are run in tiles of at most this side")] = 512,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="of the shifts")] = 0,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="the dream (.png), a page with every octave (.html), or facts (.json)")
-    ] = Path("dream.png"),
+    seed: AnySeed = 0,
+    out: FoundFile = Path("dream.png"),
     overwrite: Overwrite = False,
     weights: Weights = None,
     preprocess: Preprocessing = None,
@@ -49,28 +48,15 @@ def dream(
     """Change a picture towards what a layer sees in it."""
     with told():
         with stopped_at_once():
-            from pellucid.cli.printing import echo_json, printer, safe
-            from pellucid.core.errors import FileError
             from pellucid.inside.dream import STEP
             from pellucid.inside.dream import dream as dreamt
-            from pellucid.inside.showing import SUFFIXES
             from pellucid.models.resolve import load
 
-        if out.suffix not in SUFFIXES:
-            raise FileError(f"{out} came; a dream is saved as {', '.join(SUFFIXES)}")
-        if out.exists() and not overwrite:
-            raise FileError(f"{out} exists; add --overwrite, or name another file with --out")
+        check_file(out, overwrite, "a dream is")
         found = dreamt(
             load(model, weights=weights, preprocess=preprocess), image, layer=words(layer) or None, channel=channel,
             guide=guide, octaves=octaves, octave_scale=octave_scale, steps=steps,
             step_size=STEP if step_size is None else step_size, jitter_px=jitter, tile_px=tile, seed=seed,
             progress=False if quiet or as_json else None,
         )  # fmt: skip
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file, show = found.save(out, overwrite=overwrite).resolve(), printer(quiet or as_json)
-        if as_json:
-            echo_json({**found.facts(), "file": str(file)})
-        show(safe(found.sentence()))
-        for note in found.notes:
-            show(f"note: {safe(note)}")
-        show(f"dream: {safe(file)}")
+        finished(found, out, overwrite, "dream", as_json=as_json, quiet=quiet)

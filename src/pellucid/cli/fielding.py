@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pellucid.cli.findings import AnySeed, FoundFileIfAny, check_file, finished, show_rows
 from pellucid.cli.manners import (
     AsJson,
     Overwrite,
@@ -41,24 +42,21 @@ def fields(
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="pictures (100), or backward passes of --signal (1000)")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="a picture (.png), a page (.html), or facts (.json)")
-    ] = None,
+    out: FoundFileIfAny = None,
     overwrite: Overwrite = False,
     weights: Weights = None,
     preprocess: Preprocessing = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="for everything random")] = 0,
+    seed: AnySeed = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Show how far layers can look, and how far a unit looks in fact."""
     with told():
         with stopped_at_once():
-            from pellucid.cli.printing import echo_json, printer
             from pellucid.models.resolve import load
 
         _check(unit, words(layer), data, signal, source, whiten)
-        _check_place(out, overwrite)
+        check_file(out, overwrite, "fields are")
         place = None if position is None else _numbers(position)
         network = load(model, weights=weights, preprocess=preprocess)
         if unit is None:
@@ -69,12 +67,9 @@ def fields(
             settings |= {} if samples is None else {"samples": samples}
             settings |= {} if signal is None else {"signal": signal, "source": source, "whiten": whiten}
             found = _measured(network, unit, given, place, settings)
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out = found.save(out, overwrite=overwrite).resolve()
-        if as_json:
-            echo_json({**found.facts(), "file": None if out is None else str(out)})
-        _tell(found, out, printer(quiet or as_json))
+        show = finished(found, out, overwrite, "fields", as_json=as_json, quiet=quiet)
+        for one in found.tables:
+            show_rows(one, show)
 
 
 def _check(
@@ -89,34 +84,6 @@ def _check(
         raise SettingError("--unit names its layer itself; leave --layer away")
     if signal is None and (source is not None or whiten):
         raise SettingError("--source and --whiten belong to a matrix; add --signal contribution")
-
-
-def _check_place(out: Path | None, overwrite: bool) -> None:
-    from pellucid.core.errors import FileError
-    from pellucid.inside.showing import SUFFIXES
-
-    if out is not None and out.suffix not in SUFFIXES:
-        raise FileError(f"{out} came; fields are saved as {', '.join(SUFFIXES)}")
-    if out is not None and out.exists() and not overwrite:
-        raise FileError(f"{out} exists; add --overwrite, or name another file with --out")
-
-
-def _tell(found: Any, out: Path | None, show: Any) -> None:
-    """Tables, the finding in a sentence, notes, the file."""
-    from pellucid.cli.printing import safe, table
-    from pellucid.render.tabular import cell_text
-
-    for one in found.tables:
-        rows = table(*one.columns)
-        for cells in one.rows:
-            rows.add_row(*(safe(cell_text(cell)) for cell in cells))
-        show(rows)
-        show("")
-    show(safe(found.sentence()))
-    for note in getattr(found, "notes", ()):
-        show(f"note: {safe(note)}")
-    if out is not None:
-        show(f"fields: {safe(out)}")
 
 
 def _theoretical(network: Any, image: Path | None, layers: list[str], place: tuple[int, ...] | None) -> Any:

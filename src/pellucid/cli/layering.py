@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pellucid.cli.findings import refuse_existing, show_rows, written
 from pellucid.cli.manners import (
     AsJson,
     InputShape,
@@ -75,7 +76,7 @@ def layers(
             raise SettingError(
                 "--input and --image came; a picture has the size that the network's preprocessing gives it"
             )
-        _check_place(out, overwrite)
+        refuse_existing(out, overwrite)
         found = _opened(model, image, layer, data, target, (weights, labels, preprocess), None if not quiet else False)
         one: Maps | LayerMaps = found
         if layer is not None:
@@ -99,14 +100,6 @@ def _opened(
     return maps(loaded, image, layer, data=data, target=aim, progress=watched)
 
 
-def _check_place(out: Path | None, overwrite: bool) -> None:
-    """Refuse before the work what would be refused behind it."""
-    from pellucid.core.errors import FileError
-
-    if out is not None and out.exists() and not overwrite:
-        raise FileError(f"{out} exists; add --overwrite, or name another place")
-
-
 def _written(one: "Maps | LayerMaps", out: Path, overwrite: bool) -> Iterator[Path]:
     """One file, or a folder with a picture for each page and the facts."""
     from pellucid.inside.maps import LayerMaps
@@ -114,8 +107,7 @@ def _written(one: "Maps | LayerMaps", out: Path, overwrite: bool) -> Iterator[Pa
     from pellucid.store.files import whole_folder
 
     if out.suffix in SUFFIXES:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield one.save(out, overwrite=overwrite).resolve()
+        yield written(one, out, overwrite)
         return
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", one.layer) if isinstance(one, LayerMaps) else "layers"
     pages = list(one.pages()) if isinstance(one, LayerMaps) else [one.image()]
@@ -130,18 +122,10 @@ def _written(one: "Maps | LayerMaps", out: Path, overwrite: bool) -> Iterator[Pa
 def _tell(one: "Maps | LayerMaps", tables: "list[Table]", files: list[Path], show: "Print") -> None:
     """The sentence, the first rows of each table, and where the files are."""
     from pellucid.cli.printing import safe
-    from pellucid.cli.printing import table as drawn
-    from pellucid.render.tabular import cell_text
 
     show(safe(one.sentence()))
     for numbers in tables:
-        rows = drawn(*numbers.columns)
-        shown = numbers.rows if numbers.name != "channels" else numbers.rows[:FIRST_ROWS]
-        for row in shown:
-            rows.add_row(*(safe(cell_text(cell)) for cell in row))
-        show(rows)
-        if len(shown) < len(numbers.rows):
-            show(f"and {len(numbers.rows) - len(shown)} more; --json gives all of them")
+        show_rows(numbers, show, FIRST_ROWS if numbers.name == "channels" else None)
         if numbers.note:
             show(safe(numbers.note))
     for file in files:

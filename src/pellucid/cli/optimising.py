@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pellucid.cli.findings import check_file, finished, refuse_existing
 from pellucid.cli.manners import (
     AsJson,
     Labels,
@@ -66,16 +67,12 @@ def optimise(
     """Make the pictures that units, layers or classes would like best."""
     with told():
         with stopped_at_once():
-            from pellucid.cli.printing import echo_json, printer, safe
-            from pellucid.core.errors import FileError
-            from pellucid.inside.showing import SUFFIXES
+            from pellucid.cli.printing import safe
             from pellucid.models.resolve import load
 
         _one_question(objectives, invert, caricature, class_image)
-        if out.suffix not in SUFFIXES:
-            raise FileError(f"{out} came; pictures are saved as {', '.join(SUFFIXES)}")
-        if out.exists() and not overwrite:
-            raise FileError(f"{out} exists; add --overwrite, or name another file with --out")
+        check_file(out, overwrite, "pictures are")
+        refuse_existing(each, overwrite)
         loaded = load(model, weights=weights, labels=labels, preprocess=preprocess)
         common: dict[str, Any] = {"progress": False if quiet or as_json else None}
         if steps is not None:
@@ -87,13 +84,12 @@ def optimise(
         else:
             more = {"parametrisation": param, "count": count, "size_px": size, "start": start}
             found = _made(loaded, objectives or [], common | more | {"data": data, "seed": seed})
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file, show = found.save(out, overwrite=overwrite).resolve(), printer(quiet or as_json)
         files = [] if each is None else _each(found, each, overwrite)
-        if as_json:
-            echo_json({**found.facts(), "file": str(file), "files": [str(f) for f in files]})
-        show(safe(found.sentence()))
-        show(f"pictures: {safe(file)}{f', {len(files)} in {safe(each)}' if files else ''}")
+        show = finished(
+            found, out, overwrite, "pictures", as_json=as_json, quiet=quiet, files=[str(file) for file in files]
+        )
+        if each is not None:
+            show(f"{len(files)} in {safe(each)}")
 
 
 def _one_question(objectives: list[str] | None, invert: Path | None, caricature: bool, class_image: str | None) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pellucid.cli.findings import FoundFile, check_file, finished, show_rows
 from pellucid.cli.manners import (
     AsJson,
     Labels,
@@ -50,9 +51,7 @@ def wiring(
     ] = None,
     fill: Annotated[str, typer.Option("--fill", help="what stands for a unit that is off: zero or mean")] = "zero",
     n: Annotated[int, typer.Option("--n", min=1, help="pictures at most, spread evenly")] = 200,
-    out: Annotated[Path, typer.Option("--out", "-o", help="a picture (.png), a page (.html), or facts (.json)")] = Path(
-        "wiring.png"
-    ),
+    out: FoundFile = Path("wiring.png"),
     overwrite: Overwrite = False,
     weights: Weights = None,
     labels: Labels = None,
@@ -63,30 +62,14 @@ def wiring(
     """Say what feeds a unit, what layers take from one another, and what units are needed for: one question a run."""
     with told():
         with stopped_at_once():
-            from pellucid.cli.printing import echo_json, printer, safe, table
-            from pellucid.core.errors import FileError
-            from pellucid.inside.showing import SUFFIXES
             from pellucid.models.resolve import load
-            from pellucid.render.tabular import cell_text
 
-        if out.suffix not in SUFFIXES:
-            raise FileError(f"{out} came; wiring is saved as {', '.join(SUFFIXES)}")
-        if out.exists() and not overwrite:
-            raise FileError(f"{out} exists; add --overwrite, or name another file with --out")
+        check_file(out, overwrite, "wiring is")
         ask = _asked(source, target, how, unit, ablate, layers, graph, stdp, fill)
         network = load(model, weights=weights, labels=labels, preprocess=preprocess)
         found = ask(network, _pictures(data, network, n), False if quiet or as_json else None)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file, show = found.save(out, overwrite=overwrite).resolve(), printer(quiet or as_json)
-        if as_json:
-            echo_json({**found.facts(), "file": str(file)})
-        show(safe(found.sentence()))
-        first = found.tables[0]
-        drawn = table(*map(safe, first.columns[:COLUMNS]))
-        for row in first.rows[:ROWS]:
-            drawn.add_row(*(safe(cell_text(cell)) for cell in row[:COLUMNS]))
-        show(drawn)
-        show(f"written: {safe(file)}")
+        show = finished(found, out, overwrite, "written", as_json=as_json, quiet=quiet)
+        show_rows(found.tables[0], show, ROWS, found.tables[0].columns[:COLUMNS])
 
 
 def _asked(
