@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -36,7 +36,7 @@ class Pictures:
         labels: the folder that holds each one, where pictures lie in folders by class, or what the data set says
             (where it says so only together with the picture: once that was read); else None.
         preprocess: how a picture becomes an input.
-        failed: number -> why it could not be read; such a picture is passed over.
+        failed: number -> why it could not be read, or holds no finite numbers; such a picture is passed over.
     """
 
     sources: Sequence[Any]
@@ -61,7 +61,7 @@ class Pictures:
             ModelError: it is a picture, and how the network wants pictures is not known.
         """
         source = self._source(number)
-        return source.detach() if isinstance(source, Tensor) else self._prepared(source)[1]
+        return _usual(source.detach()) if isinstance(source, Tensor) else self._prepared(source)[1]
 
     def picture(self, number: int) -> tuple[Picture | None, Placement | None]:
         """One picture as people see it, and where the input lies on it; None for a tensor of inputs."""
@@ -116,7 +116,8 @@ class Pictures:
     def _ahead(self, numbers: range, most: int) -> Iterator[tuple[int, Tensor]]:
         """The inputs that can be read, in order; files are read by other threads before they are asked for."""
         if all(isinstance(self.sources[n], Tensor) for n in numbers):
-            yield from ((n, self.sources[n].detach()) for n in numbers)
+            for number in numbers:
+                yield from self._read(number, self.input)
             return
         own = any(isinstance(s, Item) for s in self.sources)  # a user's data set may not bear several threads
         with ThreadPoolExecutor(1 if own else READERS, "pellucid-pictures") as pool:
@@ -125,15 +126,18 @@ class Pictures:
                 for number in numbers:
                     waiting.append((number, pool.submit(self.input, number)))
                     if len(waiting) > most:
-                        yield from self._read(*waiting.popleft())
+                        yield from self._awaited(*waiting.popleft())
                 while waiting:
-                    yield from self._read(*waiting.popleft())
+                    yield from self._awaited(*waiting.popleft())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, number: int, future: "Future[Tensor]") -> Iterator[tuple[int, Tensor]]:
+    def _awaited(self, number: int, future: "Future[Tensor]") -> Iterator[tuple[int, Tensor]]:
+        return self._read(number, lambda _: future.result())
+
+    def _read(self, number: int, read: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
         try:
-            x = future.result()
+            x = read(number)
         except ImageError as error:
             self.failed[number] = str(error)
             return
@@ -185,6 +189,12 @@ def pictures(data: Data, preprocess: Preprocess | None, *, limit: int | None = N
     kept = {new: failed[old] for new, old in enumerate(taken) if old in failed}
     sources, names = [found.sources[n] for n in taken], [found.names[n] for n in taken]
     return Pictures(sources, names, [found.labels[n] for n in taken], preprocess, kept)
+
+
+def _usual(x: Tensor) -> Tensor:
+    if not bool(x.sum().isfinite()) and not bool(x.isfinite().all()):  # the sum may only be too large for its dtype
+        raise ImageError("the input holds numbers that are not finite; replace them, as by torch.nan_to_num")
+    return x
 
 
 def _none_readable(failed: dict[int, str]) -> str:

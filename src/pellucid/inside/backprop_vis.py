@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import torch
 from PIL import Image
 from torch import nn
 
@@ -16,7 +17,7 @@ from pellucid.core.trace import Trace
 from pellucid.images.placement import Placement
 from pellucid.inside import backprop_vis_sheet
 from pellucid.inside.carriers import Carrier, carriers
-from pellucid.inside.opened import Opened, opened
+from pellucid.inside.opened import Opened, pictured
 from pellucid.inside.showing import Shows
 from pellucid.methods.explain import explanations
 from pellucid.methods.fullgrad import CLOSED, INPUT, layer_shares
@@ -122,10 +123,12 @@ def backprop_vis(
     """
     gated = METHODS[GATED](cam=cam, backprop=backprop)
     with watching(progress) as bar:
-        one = opened(model, image)
+        one = pictured(model, image)
         picture = _shown(one)
         methods, notes = _methods(gated, one.trace)
         plan = Plan.on(one.trace, one.model, methods, target, layer, seed, bar, [picture.placement])
+        if len(plan.targets) == 1 and not torch.isfinite(plan.targets[0].score(one.trace)).all():
+            raise TargetError("the score is not finite on this input, so nothing carries it; look for NaN in the input")
         if len(plan.targets) != 1:
             raise TargetError(f"{len(plan.targets)} targets came; backprop_vis takes one score apart, such as top1")
         ((*found,),) = explanations(one.model, [picture], one.trace, plan)

@@ -21,7 +21,7 @@ from pellucid.core.runners import bound, difference
 from pellucid.core.tables import Table, table
 from pellucid.core.target import class_scores, logit
 from pellucid.core.trace import Trace, Value
-from pellucid.inside.opened import Opened, opened
+from pellucid.inside.opened import Opened, pictured
 from pellucid.inside.showing import Shows
 from pellucid.methods.cams import pooled_head
 from pellucid.methods.pictures import seen
@@ -216,7 +216,7 @@ def densify(
 
     Source: Holschneider et al. 1989 (algorithme à trous); Long, Shelhamer & Darrell 2015, arXiv:1411.4038, section 3.2.
     """
-    inside = opened(model, image)
+    inside = pictured(model, image)
     value, name, notes = _place(inside, layer)
     way = way_to(inside.trace, value)
     stages = _chosen(way, factor, start)
@@ -302,13 +302,17 @@ def _checked(dense: Tensor, original: Tensor, rate: Steps, name: str) -> float:
         TraceError: it is more than rounding, or a new place holds no number.
     """
     cutter = tuple(slice(0, (n - 1) * r + 1, r) for n, r in zip(original.shape[2:], rate, strict=True))
+    if not torch.isfinite(original).all():
+        raise TraceError(
+            f'"{name}" gives numbers that are not finite on this input, so there is nothing to compare with'
+        )
     error = difference(dense[(..., *cutter)], original)
     if not error <= bound(original.dtype):
         raise TraceError(
             f'the dense maps of "{name}" differ from the network\'s by {error:.1g} of the largest value, so they are '
             "not handed out; please report this network"
         )
-    if not torch.isfinite(dense).all() and torch.isfinite(original).all():
+    if not torch.isfinite(dense).all():
         raise TraceError(f'some places between those of "{name}" see nothing but padding; try a smaller factor')
     return error
 

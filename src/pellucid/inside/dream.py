@@ -15,7 +15,7 @@ from pellucid.core.errors import Cancelled, ImageError, SettingError, TraceError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, curve, table
 from pellucid.inside.dream_steps import Aim, Climber, Octave, canvas_of, resized
-from pellucid.inside.opened import opened
+from pellucid.inside.opened import pictured
 from pellucid.inside.showing import Shows
 from pellucid.methods.run import LARGEST_SEED
 from pellucid.models.model import Model
@@ -151,7 +151,7 @@ def dream(
     _check(settings, guide)
     if isinstance(image, Tensor) and image.dim() > 0 and len(image) != 1:
         raise ImageError(f"inputs of shape {tuple(image.shape)} came; dream of one at a time, (1, c, h, w)")
-    inside = opened(model, image)
+    inside = pictured(model, image)
     canvas = canvas_of(inside, image)
     layers = [inside.layer(name) for name in ([layer] if layer is None or isinstance(layer, str) else layer)]
     aim = Aim.of(inside, layers, channel, guide)

@@ -77,6 +77,8 @@ def canvas_of(inside: Opened, image: Any) -> Canvas:
 
 def _tensor_canvas(inside: Opened, x: Tensor, home: Tensor) -> Canvas:
     """An input in its own units; its range is that of valid pixels where that is known, and its own in any case."""
+    if not torch.isfinite(x).all():
+        raise ImageError("the input holds numbers that are not finite; replace them, as by torch.nan_to_num")
     if x.dim() != 3:
         raise ImageError(f"an input of shape {(1, *x.shape)} came; dreams are made of pictures, (1, c, h, w)")
     low, high = (end.expand(len(x)).view(-1, 1, 1) for end in (x.min(), x.max()))

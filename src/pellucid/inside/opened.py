@@ -6,7 +6,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pellucid.core.errors import LayerError, TraceError
+from pellucid.core.chunks import out_of_memory
+from pellucid.core.errors import ImageError, LayerError, ModelError, PellucidError, SettingError, TraceError
 from pellucid.core.fields import Field, fields
 from pellucid.core.layers import last_spatial
 from pellucid.core.layout import UNKNOWN, layout
@@ -17,6 +18,7 @@ from pellucid.images.decode import Picture
 from pellucid.images.placement import Placement
 from pellucid.methods.doctor import example_input
 from pellucid.methods.pictures import home_of, one_image
+from pellucid.methods.run import LARGEST_SEED
 from pellucid.models.model import Model, check_input, wrap
 from pellucid.models.resolve import load
 
@@ -168,6 +170,37 @@ def opened(model: Model | nn.Module | str, image: Any = None) -> Opened:
     except TraceError:
         check_input(chosen, x)  # a wrong number of channels is told in plainer words
         raise
+
+
+def pictured(model: Model | nn.Module | str, image: Any) -> Opened:
+    """A network opened on what must be a picture or an input: noise would answer another question.
+
+    Raises:
+        ImageError: nothing came, or what can't be read.
+    """
+    if image is None:
+        raise ImageError("no picture came; give a path, an array, or a tensor of one input, (1, c, h, w)")
+    return opened(model, image)
+
+
+def untaken(model: Model, x: Tensor, error: Exception) -> PellucidError:
+    """What is told where a network runs over many pictures and torch refuses some: memory is another matter."""
+    if out_of_memory(error):
+        return TraceError(f"memory ran out at inputs of shape {tuple(x.shape)}; take smaller pictures")
+    try:
+        check_input(model, x)
+    except ModelError as told:
+        return told
+    return TraceError(f"{model.name} could not take inputs of shape {tuple(x.shape)}: {error}; check size and channels")
+
+
+def check_seed(seed: int) -> None:
+    """
+    Raises:
+        SettingError: a seed that random numbers can't start from.
+    """
+    if not 0 <= seed < LARGEST_SEED:
+        raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
 
 
 def the_model(model: Model | nn.Module | str) -> Model:

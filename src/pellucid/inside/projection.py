@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pellucid.core.chunks import fitting
-from pellucid.core.errors import LayerError, SettingError, check_known
+from pellucid.core.errors import ImageError, LayerError, SettingError, check_known
 from pellucid.core.layers import between
 from pellucid.core.pull import EXACT, Rules
 from pellucid.core.tables import Table, table
@@ -19,7 +20,7 @@ from pellucid.core.trace import Trace, Value
 from pellucid.images.placement import Placement
 from pellucid.inside.exemplars.crops import Reach, View, crop, drawn, enlarged, on_square, patch, plane, reach, view
 from pellucid.inside.exemplars.result import Exemplars
-from pellucid.inside.opened import Opened, Unit, opened, the_model
+from pellucid.inside.opened import Opened, Unit, opened, pictured, the_model
 from pellucid.inside.showing import Shows
 from pellucid.methods.gradients import SMOOTH
 from pellucid.methods.pictures import home_of
@@ -184,7 +185,9 @@ def project(
     Source: Zeiler & Fergus 2014, arXiv:1311.2901, section 2.1; Springenberg et al. 2015, arXiv:1412.6806 (guided).
     """
     check_known("rules", rules, RULES)
-    inside = opened(model, image)
+    if isinstance(image, Tensor) and image.dim() > 0 and len(image) != 1:
+        raise ImageError(f"inputs of shape {tuple(image.shape)} came; project one at a time, (1, c, *space)")
+    inside = pictured(model, image)
     known = inside.unit(unit)
     x = inside.trace.inputs[0].data[0]
     if inside.picture is None or inside.placement is None:
@@ -223,8 +226,7 @@ class TopProjections(Shows):
         ]
         maps: list[Panel] = [(on_square(one.colours(SMALL_PX), SMALL_PX), []) for one in self.projections]
         sums: list[Panel] = [
-            (on_square(one.signed(SMALL_PX), SMALL_PX), [f"from -{one._end():.3g} to {one._end():.3g}"])
-            for one in self.projections
+            (on_square(one.signed(SMALL_PX), SMALL_PX), [f"± {one._end():.3g}"]) for one in self.projections
         ]
         return sheet(self.title, [], [crops, maps, sums])
 
@@ -308,6 +310,8 @@ def _projected(
     for n, place in enumerate(chosen):
         box = reach(field, place or ())
         peak = float(maps[n].max() if place is None else maps[(n, *place)])
+        if not isfinite(peak):
+            raise ImageError(f'"{unit}" is {peak} there: nothing can be walked down; look for NaN in the input')
         array = down[n].detach().float().cpu().numpy()
         found.append(Projection(inside.model.name, unit, place, peak, array, box, rules, views[n], notes))
     return found

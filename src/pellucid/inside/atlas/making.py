@@ -16,7 +16,7 @@ from pellucid.inside.atlas.cells import Grid, gridded, rgb, side_for, supporters
 from pellucid.inside.atlas.collecting import Samples, collect
 from pellucid.inside.atlas.layout import lay_out, which_layout
 from pellucid.inside.atlas.result import Atlas
-from pellucid.inside.opened import Opened, opened, the_model
+from pellucid.inside.opened import Opened, check_seed, opened, the_model
 from pellucid.inside.optimise.vectors import invert_vectors
 from pellucid.methods.pictures import seen
 from pellucid.models.model import Model
@@ -77,7 +77,7 @@ def atlas(
 
     Source: Carter, Armstrong, Schubert, Johnson & Olah 2019, Distill, doi 10.23915/distill.00015.
     """
-    plan = _planned(model, data, layer, grid, class_, steps, least)
+    plan = _planned(model, data, layer, grid, class_, steps, least, seed)
     notes = [*plan.notes]
     with watching(progress) as bar:
         whole = found = collect(plan.opened, plan.layer, plan.given, samples, seed, bar, notes)
@@ -134,13 +134,14 @@ class _Plan:
 
 def _planned(
     model: Model | nn.Module | str, data: Any, layer: str | None, grid: int | None, class_: int | str | None,
-    steps: int, least: int | None,
+    steps: int, least: int | None, seed: int,
 ) -> _Plan:  # fmt: skip
     if grid is not None and (isinstance(grid, bool) or not 1 <= grid <= 200):
         raise SettingError(f"grid={grid} came; cells along each side are 1 to 200")
     for name, value in (("steps", steps), ("least", 1 if least is None else least)):
         if isinstance(value, bool) or value < 1:
             raise SettingError(f"{name}={value} came; take at least 1")
+    check_seed(seed)
     chosen = the_model(model)
     given = pictures(data, chosen.preprocess)
     inside = opened(chosen, _first(given))

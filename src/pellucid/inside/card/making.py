@@ -13,12 +13,13 @@ from pellucid.inside.card.result import HEADINGS, UnitCard
 from pellucid.inside.card.words import lead
 from pellucid.inside.exemplars import Exemplars, exemplars
 from pellucid.inside.fields import effective_field
-from pellucid.inside.opened import Opened, Unit, opened
+from pellucid.inside.opened import Opened, Unit, check_seed, opened, the_model
 from pellucid.inside.optimise.making import optimise
 from pellucid.inside.projection import project_top
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.ablate import ablation
 from pellucid.inside.wiring.feeds import feeders, followers
+from pellucid.inside.wiring.places import gathered
 from pellucid.models.model import Model
 
 SAMPLES = 64  # pictures that are asked again and again: what feeds it, what is lost without it
@@ -59,16 +60,26 @@ def unit_card(
         SettingError: an unknown part, or a number out of range.
     """
     asked = _asked(parts)
-    if samples < 1 or top < 1:
-        raise SettingError(f"top and samples are at least 1; {top} and {samples} came")
-    known = opened(model)
-    wanted, all_of_it = known.unit(unit), pictures(data, known.model.preprocess)
+    if samples < 1 or top < 1 or steps < 1:
+        raise SettingError(f"top, samples and steps are at least 1; {top}, {samples} and {steps} came")
+    check_seed(seed)
+    known, all_of_it = _opened(model, data)
+    wanted = known.unit(unit)
     with watching(progress) as bar:
         work = _Work(known, wanted, all_of_it, top, steps, min(samples, len(all_of_it)), seed, bar, found)
         findings, missing, notes = _gathered(work, asked)
     settings = {"top": top, "steps": steps, "samples": samples, "seed": seed, "pictures": len(all_of_it)}
     sentences = lead(known, wanted, findings)
     return UnitCard(known.model.name, wanted, findings, missing, sentences, settings, tuple(notes))
+
+
+def _opened(model: Model | nn.Module | str, data: Any) -> tuple[Opened, Pictures]:
+    """The network and the data; where its input size is not known, on the first picture that can be read."""
+    chosen = the_model(model)
+    if chosen.preprocess is None:
+        found, first = gathered(chosen, data)
+        return first, found
+    return opened(chosen), pictures(data, chosen.preprocess)
 
 
 def _asked(parts: Sequence[str] | None) -> list[str]:
@@ -137,10 +148,11 @@ class _Work:
         return pictures(self.data, self.data.preprocess, limit=self.samples)
 
     def _optimised(self) -> Shows:
-        made = optimise(
-            self.opened.model, self.unit, steps=self.steps, count=1, data=self.some, seed=self.seed, progress=self.bar
-        )
-        return made
+        known = self.opened.model.preprocess is not None
+        return optimise(
+            self.opened.model, self.unit, steps=self.steps, count=1, data=self.some, seed=self.seed, progress=self.bar,
+            image=None if known else self.opened.trace.inputs[0].data[:1],
+        )  # fmt: skip
 
     def _field(self) -> Shows:
         return effective_field(self.opened.model, self.unit, self.some, seed=self.seed, progress=self.bar)

@@ -13,7 +13,7 @@ from pellucid.inside.exemplars.result import Exemplars
 from pellucid.inside.exemplars.scan import Scan
 from pellucid.inside.exemplars.sketch import affordable
 from pellucid.inside.exemplars.tally import Wanted
-from pellucid.inside.opened import Opened, Unit, opened, the_model
+from pellucid.inside.opened import Opened, Unit, check_seed, opened, the_model
 from pellucid.models.model import Model
 from pellucid.store.files import read_tensors
 
@@ -74,6 +74,7 @@ def exemplars(
     _check(top=top, bottom=bottom, random=random, quantile_bins=quantile_bins)
     if batch is not None and batch < 1:
         raise SettingError(f"batch is {batch}; take at least 1 picture at once, or batch=None")
+    check_seed(seed)
     known = the_model(model)
     data = pictures(data, known.preprocess, limit=limit)
     inside = _opened(known, data)

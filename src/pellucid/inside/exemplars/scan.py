@@ -17,7 +17,7 @@ from pellucid.core.progress import Progress
 from pellucid.core.watch import Watch
 from pellucid.images.datasets import Pictures
 from pellucid.inside.exemplars.tally import Tally, Wanted
-from pellucid.inside.opened import Opened
+from pellucid.inside.opened import Opened, untaken
 from pellucid.methods.pictures import home_of
 from pellucid.store.files import read_tensors, write_tensors
 from pellucid.training.checkpoint import checksum
@@ -83,7 +83,9 @@ class Scan:
             try:
                 outputs = watch(x.to(home_of(self.inside.model.module)))
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or len(x) == 1:
+                if not out_of_memory(error):
+                    raise untaken(self.inside.model, x, error) from error
+                if len(x) == 1:
                     raise
                 self.notes.append(f"memory ran out at {len(x)} pictures a pass; went on with {len(x) // 2}")
                 return len(x) // 2

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import nn
@@ -17,7 +18,7 @@ from pellucid.images.datasets import Data
 from pellucid.inside.fields.drawing import map_panel
 from pellucid.inside.fields.looking import Looked, drawn, looked
 from pellucid.inside.fields.slopes import Slope, Task
-from pellucid.inside.opened import Opened
+from pellucid.inside.opened import Opened, check_seed
 from pellucid.inside.showing import Shows
 from pellucid.models.model import Model
 from pellucid.render.paint import number
@@ -129,11 +130,12 @@ def coupling(
     """
     if samples < 1:
         raise SettingError(f"samples={samples} came; give at least 1")
+    check_seed(seed)
     asked, found = looked(model, data)
     at = Looked(asked, found, asked.layer(target), source)
     chosen = _units(asked, target, units)
     sums, random = _Sums(len(chosen)), np.random.default_rng(seed)
-    with watching(progress) as bar:
+    with watching(progress) as bar, torch.inference_mode(False):
         bar.expect(len(found))
         for place, x in at.batches():
             every, most = list(product(range(len(chosen)), place.groups)), max(1, samples // len(found))
@@ -152,7 +154,9 @@ def _units(asked: Opened, target: str, units: Sequence[int] | None) -> list[int]
     count = asked.units(target)
     chosen = list(range(count)) if units is None else [int(u) for u in units]
     wrong = next((u for u in chosen if not 0 <= u < count), None)
-    if wrong is not None or not chosen:
+    if not chosen:
+        raise SettingError(f'units=[] came; name units of layer "{target}", or leave units=None for all')
+    if wrong is not None:
         raise LayerError(f'unit {wrong} of layer "{target}" came; it has {count}, from 0 to {count - 1}')
     return chosen
 

@@ -17,7 +17,7 @@ from pellucid.inside.fields.reach import INPUT
 from pellucid.inside.fields.results import EffectiveField
 from pellucid.inside.fields.slopes import Task
 from pellucid.inside.fields.spread import spread
-from pellucid.inside.opened import Opened, Unit, opened
+from pellucid.inside.opened import Opened, Unit, check_seed, opened
 from pellucid.methods.pictures import seen as as_seen
 from pellucid.models.model import Model
 
@@ -55,6 +55,7 @@ def effective_field(
     """
     if samples < 1:
         raise SettingError(f"samples={samples} came; give at least 1")
+    check_seed(seed)
     if data is None:
         asked = opened(model)
         asked, found = looked(asked.model, noise(tuple(asked.trace.inputs[0].shape[1:]), samples, seed))
@@ -62,7 +63,7 @@ def effective_field(
         asked, found = looked(model, data, samples)
     chosen = asked.unit(unit)
     at = Looked(asked, found, chosen.layer, INPUT)
-    with watching(progress) as bar:
+    with watching(progress) as bar, torch.inference_mode(False):
         bar.expect(len(found))
         sums = _summed(at, chosen, position, squared, bar)
     settings = {"squared": squared, "samples": samples, "seed": seed}

@@ -19,7 +19,7 @@ from pellucid.inside.fields.reach import INPUT, Reach
 from pellucid.inside.fields.results import Rfm
 from pellucid.inside.fields.slopes import Position, Task
 from pellucid.inside.fields.spread import spread
-from pellucid.inside.opened import Unit
+from pellucid.inside.opened import Unit, check_seed
 from pellucid.models.model import Model
 
 SIGNALS = ("contribution", "gradient", "correlation", "occlusion")
@@ -78,12 +78,13 @@ def rfm(
         raise SettingError(f'whiten=True came with signal="{signal}"; it belongs to "correlation"')
     if signal == "occlusion" and source not in (None, INPUT):
         raise SettingError('occlusion paints over the input; for a layer choose "contribution" or "gradient"')
+    check_seed(seed)
     asked, found = looked(model, data)
     chosen = asked.unit(unit)
     at = Looked(asked, found, chosen.layer, source or INPUT)
     size = at.first.seen.size
     work = _Work(at, chosen, border, samples, np.random.default_rng(seed))
-    with watching(progress) as bar:
+    with watching(progress) as bar, torch.inference_mode(False):
         bar.expect(len(found))
         if signal == "correlation":
             sums = work.correlated(bar, whiten)

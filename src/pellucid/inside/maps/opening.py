@@ -17,7 +17,7 @@ from pellucid.inside.maps.channels import limits_of, measured, usable
 from pellucid.inside.maps.layer import LayerMaps
 from pellucid.inside.maps.result import Maps
 from pellucid.inside.maps.spread import Spread, spreads
-from pellucid.inside.opened import Opened, opened
+from pellucid.inside.opened import Opened, pictured
 from pellucid.methods.choose import choose_targets
 from pellucid.methods.pictures import seen
 from pellucid.models.model import Model
@@ -56,7 +56,7 @@ def maps(
         raise ImageError(
             f"inputs of shape {tuple(image.shape)} came; give one, (1, c, *space), and ask about each alone"
         )
-    inside = opened(model, image)
+    inside = pictured(model, image)
     names = _names(inside, layers)
     aim, words = _aim(inside, target)
     spread = {} if data is None else spreads(inside, names, data, progress)

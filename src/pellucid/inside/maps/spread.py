@@ -15,7 +15,7 @@ from pellucid.core.watch import Watch
 from pellucid.images.datasets import pictures
 from pellucid.inside.exemplars.result import Exemplars
 from pellucid.inside.exemplars.unit import UnitExemplars
-from pellucid.inside.opened import Opened, Unit
+from pellucid.inside.opened import Opened, Unit, untaken
 from pellucid.methods.pictures import home_of
 
 LOWER, UPPER = 0.001, 0.999
@@ -51,6 +51,7 @@ def spreads(inside: Opened, names: Sequence[str], data: Any, progress: Progress 
     Raises:
         ImageError: no picture of the data set can be read.
         LayerError: the exemplars are of other layers.
+        ModelError, TraceError: the network can't take a picture of the data.
     """
     if isinstance(data, Exemplars):
         return _gathered(inside, names, data)
@@ -60,7 +61,11 @@ def spreads(inside: Opened, names: Sequence[str], data: Any, progress: Progress 
     with watching(progress) as bar, torch.no_grad():
         bar.expect(len(given))
         for numbers, x in given.batches(BATCH):
-            for name, output in zip(names, watch(x.to(home_of(inside.model.module))), strict=True):
+            try:
+                outputs = watch(x.to(home_of(inside.model.module)))
+            except RuntimeError as error:
+                raise untaken(inside.model, x, error) from error
+            for name, output in zip(names, outputs, strict=True):
                 found[name].add(_by_channel(inside, name, output, len(x)))
             count += len(numbers)
             bar.advance(len(numbers), "how channels behave over the data set")

@@ -129,7 +129,7 @@ def class_image(
         )
     objective = objective_of(f"logit:{label}" if isinstance(label, str | int) else label, known)
     ascent = Ascent(known, objective.on(known), decay, float(blur_px), blur_every)
-    with watching(progress) as bar:
+    with watching(progress) as bar, torch.inference_mode(False):
         bar.expect(steps)
         ascent.up(steps, space, bar)
     eight, contrast = _shown(space, ascent.x)

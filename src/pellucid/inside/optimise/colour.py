@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,18 +53,22 @@ def colours(given: Any, space: Space, data: Pictures | None) -> Colours:
         SettingError: a matrix of another size, or "imagenet" for a network without three channels.
     """
     count = space.channels
-    if isinstance(given, Tensor) and given.shape == (count, count):
-        return Colours(_regular(given.detach().float().cpu()), "the matrix that was given")
-    if given == "imagenet" and count != 3:
+    if isinstance(given, Tensor | np.ndarray) and given.shape == (count, count):
+        return Colours(_regular(torch.as_tensor(given).detach().float().cpu()), "the matrix that was given")
+    if isinstance(given, str) and given == "imagenet" and count != 3:
         raise SettingError(f'colour="imagenet" is for three channels; this network has {count}; give data')
     if given is not None and not (isinstance(given, str) and given in ("imagenet", "none")):
-        raise SettingError(f'colour is None, "imagenet", "none" or a {count} × {count} tensor, not {given!r}')
+        raise SettingError(f'colour is None, "imagenet", "none" or a {count} × {count} tensor, not {_came(given)}')
     if given is None and data is not None:
         return of_pictures([space.pixels(x[None])[0] for x in few(data)])
     if count == 3 and given != "none" and (given == "imagenet" or space.preprocess is not None):
         return Colours(torch.tensor(NATURAL), "colours of natural pictures in general, as no data are given")
     plain = "one channel" if count == 1 else "the channels vary alike and independently, as no data are given"
     return Colours(PLAIN_STD * torch.eye(count), plain)
+
+
+def _came(given: Any) -> str:
+    return f"one of shape {tuple(given.shape)}" if isinstance(given, Tensor | np.ndarray) else repr(given)
 
 
 def of_pictures(examples: list[Tensor]) -> Colours:

@@ -1,13 +1,14 @@
 """Pictures after a picture: what a layer keeps of it, and what it would exaggerate."""
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from torch import nn
 
 from pellucid.core.errors import SettingError
 from pellucid.core.progress import Progress
-from pellucid.inside.opened import Opened, opened
+from pellucid.inside.opened import Opened, pictured
 from pellucid.inside.optimise.groups import exaggeration, likeness, total_variation
 from pellucid.inside.optimise.making import Plan, carried_out, pixels_of, plan
 from pellucid.inside.optimise.optimised import Optimised
@@ -56,7 +57,7 @@ def invert(
     """
     if not smoothness >= 0:
         raise SettingError(f"smoothness is at least 0, not {smoothness}")
-    known = opened(model, image)
+    known = pictured(model, image)
     made = _imitated(known, image, parametrisation, steps, data, transforms, learning_rate, seed)
     asked = [
         _named(likeness(name) - smoothness * total_variation(), f"match of {name}") for name in _layers(known, layer)
@@ -94,7 +95,9 @@ def caricature(
 
     Source: Lucid (Olah et al. 2018), notebook "Activation-vector caricatures".
     """
-    known = opened(model, image)
+    if not 0 <= cosine_power < inf:
+        raise SettingError(f"cosine_power={cosine_power} came; use a number from 0 on, such as 4")
+    known = pictured(model, image)
     made = _imitated(known, image, parametrisation, steps, data, transforms, learning_rate, seed)
     asked = [exaggeration(name, cosine_power) for name in _layers(known, layer)]
     return carried_out(made, asked, progress=progress)

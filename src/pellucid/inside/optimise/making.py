@@ -196,7 +196,7 @@ def carried_out(
         raise SettingError(f'the objective "{idle}" reads nothing from the network; add a unit, a layer or a class')
     names = [[one.words if count == 1 else f"{one.words} #{k}" for k in range(count)] for one in wanted]
     notes = [*made.space.notes, *made.opened.notes]
-    with watching(progress) as bar:
+    with watching(progress) as bar, torch.inference_mode(False):
         bar.expect(made.steps * count * len(wanted))
         parts = list(_chunks(made, [(r, count) for r in readings], names, bar, notes))
     return _joined(made, names, readings, count, parts, notes)

@@ -110,6 +110,8 @@ def few(data: Pictures, most: int = MOST_PICTURES) -> list[Tensor]:
             data.failed[int(number)] = str(error)
     if not found:
         raise ModelError("none of the pictures of the data can be read")
+    if len({len(x) for x in found}) > 1:
+        raise ModelError(f"inputs with {' and '.join(map(str, sorted({len(x) for x in found})))} channels came as data")
     return found
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pellucid.core.baselines import baseline as named_baseline
-from pellucid.core.errors import SettingError, check_known
+from pellucid.core.errors import MethodError, SettingError, check_known
 from pellucid.core.progress import Progress
 from pellucid.core.pull import Walk
 from pellucid.core.trace import Trace
@@ -83,6 +84,11 @@ def coupled(
         a, b = downstream(now.trace, source, target)
         found.add(ask(now.trace, a, b, rows, columns, bar))
         level.add(b.means(b.value.data)[:, columns])
+    if not np.isfinite(found.mean).all():
+        raise MethodError(
+            f'what goes from "{source}" to "{target}" is not finite: {first.model.name} makes NaN or infinite numbers '
+            "of these pictures; look at its layers with pel.maps"
+        )
     return found, level
 
 

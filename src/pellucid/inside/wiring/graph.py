@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from PIL import Image
 from torch import nn
 
-from pellucid.core.errors import LayerError, SettingError
+from pellucid.core.errors import LayerError, MethodError, SettingError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.images.datasets import Data, Pictures
@@ -206,6 +206,9 @@ class _Work:
         for _, now in recordings(self.data, self.first):
             classes = place(now.trace, CLASSES)
             tally.add(probabilities(classes.means(classes.value.data)))
+        if not np.isfinite(tally.mean).all():
+            name = self.first.model.name
+            raise MethodError(f"the answer is not finite: {name} makes NaN or infinite numbers of these pictures")
         return _best(tally.mean, self.units)
 
     def _ablated(self, source: str, target: str, targets: list[int]) -> Float64[np.ndarray, "sources targets"]:
@@ -223,10 +226,12 @@ class _Work:
 
 
 def _in_order(first: Opened, layers: Sequence[str] | None) -> list[str]:
-    known = chain(first.trace)[:-1][-3:] if layers is None else [name for name in layers if name != CLASSES]
+    end = place(first.trace, CLASSES).value
+    known = chain(first.trace)[:-1][-3:] if layers is None else layers
+    known = [name for name in known if name != CLASSES and place(first.trace, name).value is not end]
     names = sorted(dict.fromkeys(known), key=lambda name: place(first.trace, name).value.position)
     if not names:
-        raise LayerError("no layer came; name one or more")
+        raise LayerError("no layer before the classes came; name one or more")
     for pair in pairwise([*names, CLASSES]):
         downstream(first.trace, *pair)
     return [*names, CLASSES]

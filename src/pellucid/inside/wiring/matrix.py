@@ -13,7 +13,7 @@ from pellucid.core.errors import SettingError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.images.datasets import Data
-from pellucid.inside.opened import the_model
+from pellucid.inside.opened import check_seed, the_model
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.clusters import Groups, blocks, grouped
 from pellucid.inside.wiring.coupling import SAID, ZERO, Asking, How, coupled
@@ -163,6 +163,7 @@ def coupling_matrix(
     """
     if clusters is not None and clusters < 1:
         raise SettingError(f"clusters={clusters} came; give at least one")
+    check_seed(seed)
     asking, chosen = Asking(how, fill, composite, baseline), the_model(model)
     with watching(progress) as bar:
         data, first = gathered(chosen, data)

@@ -85,7 +85,9 @@ def downstream(trace: Trace, source: str, target: str) -> tuple[Place, Place]:
         LayerError: no such layer, or the target does not depend on the source.
     """
     first, second = place(trace, source), place(trace, target)
-    if first.value is second.value or first.value not in ancestors(trace, second.value):
+    if first.value is second.value:
+        raise LayerError(f'"{source}" and "{target}" are the same values; name an earlier layer')
+    if first.value not in ancestors(trace, second.value):
         raise LayerError(f'"{target}" does not depend on "{source}"; name the earlier layer first')
     return first, second
 

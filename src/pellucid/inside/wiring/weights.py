@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pellucid.core.errors import LayerError, nearest
+from pellucid.core.errors import ImageError, LayerError, nearest
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.images.decode import Picture
@@ -137,6 +137,8 @@ def weights(
     with watching(progress) as bar:
         one = opened(model, image)
         found = kernels(one.trace, bar, seen=image is not None)
+    if any(kernel.paths is not None and not np.isfinite(kernel.paths).all() for kernel in found):
+        raise ImageError("numbers that are not finite go through the network on this input; look for NaN in the input")
     if not found:
         raise LayerError(f"{one.model.name} has no layer with constant weights")
     chosen = found if layer is None else _chosen(one, layer, found)
