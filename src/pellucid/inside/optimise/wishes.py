@@ -67,6 +67,7 @@ class Objective:
         on: meets a network: checks the names, looks up the labels.
 
     Example:
+        >>> from pellucid.inside.optimise.groups import total_variation
         >>> 2 * channel("conv:3") - total_variation()
         Objective(2 × channel conv:3 − total variation)
     """
