@@ -8,13 +8,13 @@ from PIL import Image, ImageDraw, ImageFont
 from pellucid.inside.carriers import Carrier
 from pellucid.inside.wiring.weights_sheet import tiles
 from pellucid.render import paint
-from pellucid.render.bars import COLD, WARM
+from pellucid.render.bar_chart import bar_chart
 from pellucid.render.explanation import Explanation
-from pellucid.render.sheet import FAINT, INK, Panel, sheet, shortened, side_by_side, stacked
+from pellucid.render.fitting import fitted
+from pellucid.render.sheet import INK, Panel, sheet, side_by_side, stacked
 from pellucid.render.visible import drawable
 
 MAP_PX, CHANNEL_PX, MOST_BARS, MOST_WINDOWS = 200, 190, 14, 6
-NAME_PX, HALF_PX, LINE_PX = 230, 240, 18
 
 
 def drawn(
@@ -26,7 +26,7 @@ def drawn(
 ) -> Image.Image:
     """All of it as one picture."""
     first = next(iter(maps.values()))
-    head = [(_at(first.picture.image(), MAP_PX), ["the picture", first.picture.name])]
+    head = [(fitted(first.picture.image(), MAP_PX, exact=True), ["the picture", first.picture.name])]
     row = [*head, *(_map(one) for one in maps.values())]
     channels = [_channel(c, first) for c in carriers]
     words = f"channels of {layer} that carry the score, their maps and one of their filters"
@@ -37,7 +37,7 @@ def drawn(
 
 def _map(one: Explanation) -> Panel:
     """An overlay with its colour bar."""
-    overlay = _at(one.overlay(longest_px=MAP_PX), MAP_PX)
+    overlay = fitted(one.overlay(longest_px=MAP_PX), MAP_PX, exact=True)
     bar = paint.colour_bar(one.limits()[1], one.diverging, width_px=overlay.width)
     canvas = Image.new("RGB", (overlay.width, overlay.height + 4 + bar.height), "white")
     canvas.paste(overlay, (0, 0))
@@ -46,13 +46,6 @@ def _map(one: Explanation) -> Panel:
     if one.method == "gated_backprop":
         return canvas, ["both multiplied", f"{one.settings['cam']} x", f"{one.settings['backprop']}"]
     return canvas, [one.title, at]
-
-
-def _at(picture: Image.Image, px: int) -> Image.Image:
-    """A picture with its longer side at a size."""
-    share = px / max(picture.size)
-    size = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if share < 1 else Image.Resampling.NEAREST)
 
 
 def _words(text: str) -> Image.Image:
@@ -69,24 +62,12 @@ def _bars(shares: Mapping[str, float]) -> Image.Image:
     rest = [share for name, share in shares.items() if name not in kept and name != "input"]
     rows += [(f"{len(rest)} other layers", sum(rest))] if rest else []
     rows.append(("together: the score", sum(shares.values())))
-    most = max(abs(value) for _, value in rows) or 1.0
-    canvas = Image.new("RGB", (NAME_PX + 2 * (HALF_PX + 60), LINE_PX * len(rows) + 6), "white")
-    pen, font, middle = ImageDraw.Draw(canvas), ImageFont.load_default(12), NAME_PX + HALF_PX + 60
-    for number, (name, value) in enumerate(rows):
-        top, end = 2 + number * LINE_PX, middle + round(HALF_PX * value / most)
-        pen.text((0, top), shortened(name, NAME_PX - 8, font), fill=INK, font=font)
-        pen.rectangle(
-            (min(end, middle), top + 2, max(end, middle), top + LINE_PX - 5), fill=WARM if value > 0 else COLD
-        )
-        place, anchor = (end + 5, "la") if value >= 0 else (end - 5, "ra")
-        pen.text((place, top), f"{value:.4g}", fill=FAINT, font=font, anchor=anchor)
-    pen.line((middle, 0, middle, canvas.height), fill=INK)
-    return canvas
+    return bar_chart([name for name, _ in rows], [value for _, value in rows])
 
 
 def _channel(carrier: Carrier, first: Explanation) -> Panel:
     """A channel's map over the picture, one of its filters, and its numbers."""
-    over = _at(_activation(carrier, first), CHANNEL_PX)
+    over = fitted(_activation(carrier, first), CHANNEL_PX, exact=True)
     most = float(np.abs(carrier.activation).max(initial=0))
     words = [f"channel {carrier.channel} carries {carrier.carries:.3g}"]
     words.append(f"CAM weight {carrier.weight:.3g}, map up to {most:.3g}")

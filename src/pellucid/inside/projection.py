@@ -18,13 +18,14 @@ from pellucid.core.pull import EXACT, Rules
 from pellucid.core.tables import Table, table
 from pellucid.core.trace import Trace, Value
 from pellucid.images.placement import Placement
-from pellucid.inside.exemplars.crops import Reach, View, crop, drawn, enlarged, on_square, patch, plane, reach, view
+from pellucid.inside.exemplars.crops import Reach, View, crop, drawn, on_square, patch, plane, reach, view
 from pellucid.inside.exemplars.result import Exemplars
 from pellucid.inside.opened import Opened, Unit, opened, pictured, the_model
 from pellucid.inside.showing import Shows
 from pellucid.methods.gradients import SMOOTH
 from pellucid.methods.pictures import home_of
 from pellucid.models.model import Model
+from pellucid.render.fitting import fitted
 from pellucid.render.paint import colour_bar, draw, limit
 from pellucid.render.paint import number as digits
 from pellucid.render.sheet import Panel, sheet
@@ -80,7 +81,7 @@ class Projection(Shows):
     def crop(self, size_px: int | None = None) -> Image.Image:
         """What the unit saw of the picture, grey beyond the border."""
         pixels = crop(self.view, self.box)
-        return Image.fromarray(pixels) if size_px is None else enlarged(pixels, size_px)
+        return Image.fromarray(pixels) if size_px is None else fitted(Image.fromarray(pixels), size_px, exact=True)
 
     def colours(self, size_px: int | None = None) -> Image.Image:
         """The map within the field, symmetric around grey: grey is zero, one scale for all colours."""

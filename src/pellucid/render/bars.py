@@ -72,15 +72,10 @@ def picture(title: str, bars: list[Bar]) -> Image.Image:
         pen.text((4, top + 4), bar.target[:32], fill="black", font=font)
         pen.rectangle((left, top + 2, middle, top + _LINE_PX - 6), fill=COLD if bar.cold else NEUTRAL)
         pen.rectangle((middle, top + 2, right, top + _LINE_PX - 6), fill=WARM if bar.warm else NEUTRAL)
-        pen.text((left - 4, top + 4), _plain(bar.cold), fill="black", font=font, anchor="ra")
-        pen.text((right + 4, top + 4), _plain(bar.warm), fill="black", font=font)
+        pen.text((left - 4, top + 4), paint.plain(bar.cold), fill="black", font=font, anchor="ra")
+        pen.text((right + 4, top + 4), paint.plain(bar.warm), fill="black", font=font)
     pen.line((middle, _LINE_PX, middle, sheet.height), fill="black")
     return sheet
-
-
-def _plain(value: float) -> str:
-    """A number in letters that Pillow's own font has."""
-    return paint.number(value).replace("−", "-")
 
 
 def _most(bars: list[Bar]) -> float:

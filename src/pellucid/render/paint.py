@@ -114,7 +114,12 @@ def number(value: int | float) -> str:
         >>> number(-0.028456)
         '−0.0285'
     """
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+    return plain(value).replace("-", "\N{MINUS SIGN}")
+
+
+def plain(value: int | float) -> str:
+    """The same in letters that Pillow's own font has, to be drawn."""
+    return f"{value:.3g}"
 
 
 def _positions(heat: Float[np.ndarray, "h w"], end: float, diverging: bool) -> Int16[np.ndarray, "h w"]:

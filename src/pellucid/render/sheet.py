@@ -52,6 +52,11 @@ def side_by_side(panels: Sequence[Panel]) -> Image.Image:
     return canvas
 
 
+def in_rows(panels: Sequence[Panel], columns: int) -> list[list[Panel]]:
+    """The panels in rows of so many, the last with what is left."""
+    return [list(panels[start : start + columns]) for start in range(0, len(panels), columns)]
+
+
 def stacked(parts: Sequence[Image.Image]) -> Image.Image | None:
     """Below one another; None for nothing."""
     if not parts:
@@ -85,3 +90,15 @@ def shortened(words: str, px: int, font: ImageFont.FreeTypeFont | ImageFont.Imag
     while shown and font.getlength(shown + "…") > px:
         shown = shown[:-1]
     return shown.rstrip() + "…"
+
+
+def wrapped(text: str, px: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """A text in lines that fit."""
+    found = [""]
+    for word in drawable(text).split(" "):
+        longer = f"{found[-1]} {word}".strip()
+        if found[-1] and font.getlength(longer) > px:
+            found.append(word)
+        else:
+            found[-1] = longer
+    return found

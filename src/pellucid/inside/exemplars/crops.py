@@ -116,14 +116,6 @@ def masked(pixels: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) ->
     return np.rint(out).astype(np.uint8)
 
 
-def enlarged(pixels: UInt8[np.ndarray, "h w 3"], side_px: int) -> Image.Image:
-    """For the eye: the longer side as long as asked for; small pictures keep their pixels as squares."""
-    image = Image.fromarray(pixels)
-    factor = side_px / max(image.size)
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.resize(size, Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS)
-
-
 def on_square(image: Image.Image, side_px: int) -> Image.Image:
     """In the middle of a white square."""
     square = Image.new("RGB", (side_px, side_px), "white")

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from pellucid.inside.exemplars.crops import enlarged, on_square, view
+from pellucid.inside.exemplars.crops import on_square, view
 from pellucid.inside.exemplars.unit import Exemplar, UnitExemplars
+from pellucid.render.fitting import fitted
 from pellucid.render.sheet import Panel, sheet
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def crop_panel(one: UnitExemplars, exemplar: Exemplar, words: str = "", side_px:
 def whole(one: UnitExemplars, exemplar: Exemplar, side_px: int) -> Image.Image:
     """The whole picture with a frame around what the unit saw."""
     shown, box = view(one.found.data, exemplar.number), one.box(exemplar)
-    image = enlarged(shown.pixels, side_px)
+    image = fitted(Image.fromarray(shown.pixels), side_px, exact=True)
     if len(box) >= 2:
         (first, last), (left, right) = box[-2:]
         scale = image.width / shown.pixels.shape[1]

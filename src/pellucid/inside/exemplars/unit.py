@@ -20,7 +20,6 @@ from pellucid.inside.exemplars.crops import (
     at_centres,
     crop,
     drawn,
-    enlarged,
     masked,
     patch,
     reach,
@@ -31,6 +30,7 @@ from pellucid.inside.exemplars.tally import Chosen, Tally
 from pellucid.inside.opened import Opened, Unit
 from pellucid.inside.showing import Shows
 from pellucid.methods.pictures import home_of
+from pellucid.render.fitting import fitted
 from pellucid.render.paint import number as digits
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class UnitExemplars(Shows):
             size_px: enlarge the longer side to so many pixels, for the eye; None leaves the pixels as they are.
         """
         pixels = crop(view(self.found.data, exemplar.number), self.box(exemplar))
-        return Image.fromarray(pixels) if size_px is None else enlarged(pixels, size_px)
+        return Image.fromarray(pixels) if size_px is None else fitted(Image.fromarray(pixels), size_px, exact=True)
 
     def patch(self, exemplar: Exemplar, fill: float = 0.0) -> Float[Tensor, "c *size"]:
         """What the unit saw in the input's own numbers; `fill` beyond the border."""
@@ -196,7 +196,7 @@ class UnitExemplars(Shows):
         size = (int(x.shape[1]), int(x.shape[2]))
         over = at_centres(cells.astype(np.float64), field, size) > self.quantile(quantile)
         pixels = masked(drawn(x, self.found.data.preprocess), over)
-        return Image.fromarray(pixels) if size_px is None else enlarged(pixels, size_px)
+        return Image.fromarray(pixels) if size_px is None else fitted(Image.fromarray(pixels), size_px, exact=True)
 
     # ------------------------------------------------------------------------------------------------------ showing
 

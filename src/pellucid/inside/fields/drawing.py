@@ -8,6 +8,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from pellucid.render.colours import SEQUENTIAL
+from pellucid.render.fitting import fitted
 from pellucid.render.paint import colour_bar, draw, limit
 from pellucid.render.sheet import Panel
 from pellucid.render.visible import drawable
@@ -36,16 +37,6 @@ def flat(values: Float[np.ndarray, "*space"]) -> Float[np.ndarray, "h w"]:
     return np.ascontiguousarray(values if values.ndim == 2 else values.reshape(1, -1))
 
 
-def enlarged(image: Image.Image, side_px: int = SIDE_PX) -> Image.Image:
-    """So that the longer side has about so many pixels; whole pixels become squares."""
-    scale = max(1, side_px // max(image.size))
-    if scale > 1:
-        width, height = (max(n * scale, LEAST_PX) for n in image.size)
-        return image.resize((width, height), Image.Resampling.NEAREST)
-    share = min(1.0, side_px / max(image.size))
-    return image.resize((max(1, round(image.width * share)), max(1, round(image.height * share))), Image.Resampling.BOX)
-
-
 def map_panel(
     values: Float[np.ndarray, "*space"],
     words: Sequence[str],
@@ -57,7 +48,7 @@ def map_panel(
     """A map in colours, the limits printed below."""
     rows = flat(values)
     end = limit(rows, 100) if end is None else end
-    drawn = enlarged(draw(rows, end, diverging), side_px)
+    drawn = fitted(draw(rows, end, diverging), side_px, cells=True, least_px=LEAST_PX)
     bar = colour_bar(end, diverging, width_px=max(drawn.width, 120))
     canvas = Image.new("RGB", (max(drawn.width, bar.width), drawn.height + 6 + bar.height), "white")
     canvas.paste(drawn, (0, 0))

@@ -14,8 +14,11 @@ from pellucid.inside.maps import drawing
 from pellucid.inside.maps.channels import SORTS, Channels
 from pellucid.inside.maps.spread import Spread
 from pellucid.inside.showing import Shows
+from pellucid.render.bar_chart import bar_chart
+from pellucid.render.fitting import fitted
 from pellucid.render.leaf import picture_html
-from pellucid.render.sheet import sheet
+from pellucid.render.paint import plain
+from pellucid.render.sheet import in_rows, sheet
 from pellucid.render.tabular import tables_html
 
 Scale = Literal["channel", "data"]
@@ -141,12 +144,12 @@ class LayerMaps(Shows):
             raise SettingError(f'page {page} came; "{self.layer}" has {pages}, from 0 to {pages - 1}')
         shown = [int(c) for c in order[page * PER_PAGE : (page + 1) * PER_PAGE]]
         words = f"{self.title}, by {by}" + (f", page {page + 1} of {pages}" if pages > 1 else "")
-        left = [] if self.picture is None else [(drawing.fitted(self.picture, 224), ["input"])]
+        left = [] if self.picture is None else [(fitted(self.picture, 224), ["input"])]
         if self.values.ndim == 1:
             names = [self._called(c) for c in shown]
-            return sheet(words, left, [[(drawing.bars(names, [float(self.values[c]) for c in shown]), [])]])
+            return sheet(words, left, [[(bar_chart(names, [float(self.values[c]) for c in shown]), [])]])
         panels = [self._cell(c, scale) for c in shown]
-        return sheet(words, left, drawing.rows(panels), self._key(scale))
+        return sheet(words, left, in_rows(panels, drawing.COLUMNS), self._key(scale))
 
     def pages(self, by: str | None = None, *, scale: Scale | None = None) -> Iterator[Image.Image]:
         """All sheets, one after another; see `page`."""
@@ -199,7 +202,7 @@ class LayerMaps(Shows):
     def _cell(self, channel: int, scale: Scale) -> tuple[Image.Image, list[str]]:
         low, high = self.limits(channel, scale)
         mark = self.channels.mark(channel)
-        words = [f"{channel}{f' · {mark}' if mark else ''}", f"{drawing.digits(low)} … {drawing.digits(high)}"]
+        words = [f"{channel}{f' · {mark}' if mark else ''}", f"{plain(low)} … {plain(high)}"]
         return drawing.cell(self.values[channel], low, high, self.signed, drawing.CELL_PX), words
 
     def _key(self, scale: Scale) -> Image.Image:

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.inside.maps.align import Places, through, weights
-from pellucid.inside.maps.drawing import fitted
 from pellucid.inside.showing import Shows
+from pellucid.render.fitting import fitted
 from pellucid.render.sheet import sheet
 
 RIDGE = 1e-9  # of the mean variance of the maps: keeps dead channels from dividing by zero
@@ -44,7 +44,9 @@ class Rebuilt(Shows):
         words = (["input"], [f"from {self.layer}", f"{100 * self.explained:.1f} % of its variance"])
         if self.pictures is None:
             return sheet(self.title, [], [])
-        return sheet(self.title, [], [[(fitted(p, 256), w) for p, w in zip(self.pictures, words, strict=True)]])
+        return sheet(
+            self.title, [], [[(fitted(p, 256, exact=True), w) for p, w in zip(self.pictures, words, strict=True)]]
+        )
 
     def sentence(self) -> str:
         return f"a linear mix of the maps of {self.layer} holds {100 * self.explained:.1f} % of the picture's variance"

@@ -15,7 +15,6 @@ from pellucid.core.errors import LayerError, SettingError, check_known
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.core.target import Target
-from pellucid.inside.maps import drawing
 from pellucid.inside.maps.align import Places, centres, laid, through, weights
 from pellucid.inside.maps.deciding import contributions
 from pellucid.inside.maps.layer import LayerMaps
@@ -24,8 +23,9 @@ from pellucid.inside.maps.regions import LEVEL, Region, masks
 from pellucid.inside.opened import Opened
 from pellucid.inside.showing import Shows
 from pellucid.methods.pictures import seen
-from pellucid.render.paint import blend, number
-from pellucid.render.sheet import sheet
+from pellucid.render.fitting import fitted
+from pellucid.render.paint import blend, number, plain
+from pellucid.render.sheet import in_rows, sheet
 
 Grid = Literal["picture", "input", "layer"]
 SHOWN = 12
@@ -152,7 +152,7 @@ class Maps(Shows):
             return self.of(next(reversed(self.found))).image()
         base = self.inside.picture.image()
         panels = [self._energy_panel(name, base) for name in shown]
-        return sheet(self.title, [(drawing.fitted(base, 224), ["picture"])], drawing.rows(panels, 4))
+        return sheet(self.title, [(fitted(base, 224), ["picture"])], in_rows(panels, 4))
 
     def sentence(self) -> str:
         """How many layers and channels there are, and how many do nothing."""
@@ -221,4 +221,4 @@ class Maps(Shows):
         heat = self.energy(name)
         most = float(heat[np.isfinite(heat)].max(initial=0.0))
         drawn = blend(base, heat, most, False, 0.85)
-        return drawing.fitted(drawn, 168), [name, f"energy 0 … {drawing.digits(most)}"]
+        return fitted(drawn, 168), [name, f"energy 0 … {plain(most)}"]

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from pellucid.core.errors import SettingError
+from pellucid.render.fitting import fitted
 from pellucid.render.sheet import Panel, sheet
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ def percentiles(found: "Optimised", exemplars: Any) -> list[float]:
 def sheet_beside(found: "Optimised", exemplars: "Exemplars", count: int) -> Image.Image:
     """One row per picture: the picture, then the patches of the data that excite its unit most."""
     from pellucid.inside.exemplars.drawing import crop_panel
-    from pellucid.inside.optimise.optimised import enlarged
 
     shares = percentiles(found, exemplars)
     rows: list[list[Panel]] = []
@@ -43,7 +43,7 @@ def sheet_beside(found: "Optimised", exemplars: "Exemplars", count: int) -> Imag
         words = (found.names[i], f"peak {found.peaks[i]:.3g}", f"above {shares[i]:.4g} %")
         own = exemplars.of(_unit(found, i))
         patches = [crop_panel(own, one, one.name, PATCH_PX) for one in own.top[:count]]
-        rows.append([(enlarged(image, PATCH_PX), words), *patches])
+        rows.append([(fitted(image, PATCH_PX), words), *patches])
     return sheet(f"{found.model}: made pictures, and what excites the units most in the data", [], rows)
 
 

@@ -15,11 +15,12 @@ from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, curve
 from pellucid.inside.opened import opened
 from pellucid.inside.optimise.ascent import Ascent
-from pellucid.inside.optimise.optimised import SHOWN_PX, as_image, enlarged
+from pellucid.inside.optimise.optimised import SHOWN_PX, as_image
 from pellucid.inside.optimise.space import Space, space_of
 from pellucid.inside.optimise.wishes import objective_of
 from pellucid.inside.showing import Shows
 from pellucid.models.model import Model
+from pellucid.render.fitting import fitted
 from pellucid.render.paint import number
 from pellucid.render.sheet import sheet
 
@@ -65,7 +66,7 @@ class ClassImage(Shows):
 
     def image(self) -> Image.Image:
         words = (self.name, f"score {self.score:.3g}", f"as shown {self.seen_score:.3g}")
-        return sheet(f"{self.title}: {self.model}", [(enlarged(self.picture, SHOWN_PX), words)], [])
+        return sheet(f"{self.title}: {self.model}", [(fitted(self.picture, SHOWN_PX), words)], [])
 
     def sentence(self) -> str:
         shown = "as it is" if self.contrast == 1 else f"with {number(self.contrast)} of its contrast, to fit the screen"

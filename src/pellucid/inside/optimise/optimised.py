@@ -11,8 +11,9 @@ from PIL import Image
 from pellucid.core.tables import Table, curve, table
 from pellucid.inside.opened import Unit
 from pellucid.inside.showing import Shows
+from pellucid.render.fitting import fitted
 from pellucid.render.paint import number
-from pellucid.render.sheet import Panel, sheet
+from pellucid.render.sheet import Panel, in_rows, sheet
 
 SHOWN_PX, ROW = 192, 4
 
@@ -127,10 +128,10 @@ class Optimised(Shows):
 
     def image(self) -> Image.Image:
         panels: list[Panel] = [
-            (enlarged(image, SHOWN_PX), (name, f"value {value:.3g}"))
+            (fitted(image, SHOWN_PX), (name, f"value {value:.3g}"))
             for image, name, value in zip(self.images(), self.names, self.values, strict=True)
         ]
-        return sheet(f"{self.title}: {self.model}", [], rows_of(panels))
+        return sheet(f"{self.title}: {self.model}", [], in_rows(panels, ROW))
 
 
 def as_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
@@ -151,20 +152,6 @@ def as_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
 def _stretched(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
     low, high = np.percentile(pixels, (1, 99))
     return np.rint((pixels.astype(float) - low) / max(high - low, 1) * 255).clip(0, 255).astype(np.uint8)
-
-
-def enlarged(image: Image.Image, side_px: int) -> Image.Image:
-    """Brought to a size at which it can be looked at: whole multiples for small pictures, smooth for large ones."""
-    factor = side_px / max(image.size)
-    if factor >= 2:
-        return image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def rows_of(panels: Sequence[Panel], across: int = ROW) -> list[list[Panel]]:
-    """The panels in rows."""
-    return [list(panels[i : i + across]) for i in range(0, len(panels), across)]
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

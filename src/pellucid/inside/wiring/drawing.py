@@ -1,4 +1,4 @@
-"""Matrices and bars as pictures: zero is neutral, limits are printed, every row and column is named."""
+"""Matrices as pictures: zero is neutral, limits are printed, every row and column is named."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from pellucid.render import paint
-from pellucid.render.bars import COLD, WARM
-from pellucid.render.sheet import FAINT, INK, shortened
+from pellucid.render.sheet import FAINT, INK, shortened, wrapped
 from pellucid.render.visible import drawable
 
 CELL_PX, WRITTEN_PX, MOST_WORDS_PX, MARGIN_PX = 16, 40, 150, 12
@@ -42,7 +41,7 @@ def matrix_picture(
     end = paint.limit(matrix, 99.5)
     heat = paint.draw(matrix, end, diverging).resize((width * cell, height * cell), Image.Resampling.NEAREST)
     wide = max(left + heat.width + 20, 420)
-    heads, feet = _lines(title, wide, ImageFont.load_default(14)), _lines(units, wide, font)
+    heads, feet = wrapped(title, wide, ImageFont.load_default(14)), wrapped(units, wide, font)
     x, y = MARGIN_PX + 20 + left, 32 + 18 * len(heads) + top
     canvas = Image.new("RGB", (wide + 2 * MARGIN_PX, y + heat.height + 62 + 15 * len(feet)), "white")
     pen = ImageDraw.Draw(canvas)
@@ -61,34 +60,6 @@ def matrix_picture(
         _upright(canvas, drawable(sides[0]), (MARGIN_PX + 6, y + min(heat.height, 240)), font, FAINT)
     canvas.paste(paint.colour_bar(end, diverging, width_px=min(max(heat.width, 160), 256)), (x, y + heat.height + 12))
     _written(pen, feet, y + heat.height + 50, 15, FAINT, font)
-    return canvas
-
-
-def bar_picture(
-    title: str, names: Sequence[str], values: Sequence[float], errors: Sequence[float], units: str
-) -> Image.Image:
-    """One bar for each name: warm to the right, cold to the left, whiskers of one standard error, numbers printed."""
-    font, line, half = ImageFont.load_default(12), 22, 150
-    room = min(max([round(font.getlength(drawable(n))) for n in names], default=0) + 10, 220)
-    most = max([abs(v) + (e if np.isfinite(e) else 0) for v, e in zip(values, errors, strict=True)], default=0) or 1.0
-    wide = room + 2 * half + 190
-    lines = _lines(title, wide - 2 * MARGIN_PX, ImageFont.load_default(14))
-    head = 16 + 18 * len(lines)
-    canvas = Image.new("RGB", (wide, head + line * len(names) + 30), "white")
-    pen, middle = ImageDraw.Draw(canvas), room + 85 + half
-    _written(pen, lines, 8, 18, INK, ImageFont.load_default(14))
-    for number, (name, value, error) in enumerate(zip(names, values, errors, strict=True)):
-        y = head + number * line
-        tip = middle + round(half * value / most)
-        pen.text((MARGIN_PX, y + 4), shortened(name, room, font), fill=INK, font=font)
-        pen.rectangle((min(middle, tip), y + 3, max(middle, tip), y + line - 5), fill=WARM if value > 0 else COLD)
-        whisker = round(half * error / most) if np.isfinite(error) else 0
-        if whisker:
-            pen.line((tip - whisker, y + 10, tip + whisker, y + 10), fill=INK)
-        at = tip + whisker + 6 if value >= 0 else tip - whisker - 6
-        pen.text((at, y + 4), f"{value:.3g}", fill=INK, font=font, anchor="la" if value >= 0 else "ra")
-    pen.line((middle, head, middle, head + line * len(names)), fill=INK)
-    pen.text((MARGIN_PX, canvas.height - 22), drawable(units), fill=FAINT, font=font)
     return canvas
 
 
@@ -142,18 +113,6 @@ def _ruled(
         pen.line((x, y + cut, x + width, y + cut), fill=INK)
     for cut in down:
         pen.line((x + cut, y, x + cut, y + height), fill=INK)
-
-
-def _lines(text: str, px: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """A text in lines that fit."""
-    found = [""]
-    for word in drawable(text).split(" "):
-        longer = f"{found[-1]} {word}".strip()
-        if found[-1] and font.getlength(longer) > px:
-            found.append(word)
-        else:
-            found[-1] = longer
-    return found
 
 
 def _upright(

@@ -15,10 +15,10 @@ from pellucid.images.datasets import Data
 from pellucid.inside.opened import Unit, the_model
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.coupling import SAID, ZERO, Asking, How, coupled
-from pellucid.inside.wiring.drawing import bar_picture
 from pellucid.inside.wiring.places import CLASSES, fed, feeding, gathered, names_of, unit_of
 from pellucid.inside.wiring.tally import known
 from pellucid.models.model import Model
+from pellucid.render.bar_chart import bar_chart
 from pellucid.render.sheet import stacked
 
 
@@ -56,9 +56,9 @@ class Links(Shows):
         return f"What feeds {self.called}" if self.direction == "feeders" else f"What {self.called} feeds"
 
     def image(self) -> Image.Image:
-        return bar_picture(
-            f"{self.model}: {self.title}", self.labels, self.values.tolist(), self.errors.tolist(),
-            f"{SAID[self.how]}; {self.pictures} pictures",
+        return bar_chart(
+            self.labels, self.values.tolist(), title=f"{self.model}: {self.title}", errors=self.errors.tolist(),
+            units=f"{SAID[self.how]}; {self.pictures} pictures",
         )  # fmt: skip
 
     @property

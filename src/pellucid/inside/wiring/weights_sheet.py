@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pellucid.inside.wiring.kernels import Kernel
 from pellucid.render import paint
 from pellucid.render.bars import COLD, WARM
-from pellucid.render.sheet import FAINT, INK, Panel, sheet, shortened
+from pellucid.render.fitting import fitted
+from pellucid.render.sheet import FAINT, INK, Panel, in_rows, sheet, shortened
 
 MOST_TILES, MOST_CHANNELS, MOST_PANELS, PER_ROW = 256, 16, 96, 6
 TILES_PX, THUMB_PX, BARS_PX, BAR_HIGH_PX = 400, 150, 860, 64
@@ -22,16 +23,15 @@ def overview(title: str, kernels: Sequence[Kernel], picture: Image.Image | None 
     first = [panel for k in kernels if k.first and (panel := tiles(k)) is not None]
     shown = kernels[:MOST_PANELS]
     thumbs = [_thumb(k) for k in shown]
-    rows = [thumbs[i : i + PER_ROW] for i in range(0, len(thumbs), PER_ROW)]
     if len(shown) < len(kernels):
         title = f"{title}: the first {len(shown)} of {len(kernels)} layers"
-    head = ([(_at_most(picture, 220), ["the picture"])] if picture is not None else []) + first
-    return sheet(title, [], [head, *rows])
+    head = ([(fitted(picture, 220, exact=True), ["the picture"])] if picture is not None else []) + first
+    return sheet(title, [], [head, *in_rows(thumbs, PER_ROW)])
 
 
 def detail(title: str, kernel: Kernel, picture: Image.Image | None = None) -> Image.Image:
     """One layer: its filters, its connections, on a picture what went through each, and its numbers as bars."""
-    panels = [(_at_most(picture, 220), ["the picture"])] if picture is not None else []
+    panels = [(fitted(picture, 220, exact=True), ["the picture"])] if picture is not None else []
     filters = tiles(kernel)
     panels += [] if filters is None else [filters]
     if kernel.channels > 1:
@@ -83,7 +83,7 @@ def tiles(
     if not colour and wide > 1:
         told += f" down, {len(across)} of {wide} channels across" if wide > len(across) else " down, channels across"
     zero = "grey is 0, colours end at ±" if colour else "white is 0, colours end at ±"
-    return _grid(drawn, columns, most_px), [f"{kernel.name}: {told}", f"{zero}{_plain(end)}"]
+    return _grid(drawn, columns, most_px), [f"{kernel.name}: {told}", f"{zero}{paint.plain(end)}"]
 
 
 def _coloured(one: Float[np.ndarray, "3 h w"], end: float) -> Image.Image:
@@ -116,7 +116,7 @@ def _thumb(kernel: Kernel) -> Panel:
     own = tiles(kernel, range(min(kernel.filters, 64)), THUMB_PX) if kernel.weight.shape[1] == 1 else None
     values, signed = (kernel.matrix, False) if kernel.paths is None else (kernel.paths, True)
     head = _matrix(values, THUMB_PX, [], signed)[0] if own is None or kernel.paths is not None else own[0]
-    told = _plain(max(float(values.max(initial=0)), -float(values.min(initial=0))))
+    told = paint.plain(max(float(values.max(initial=0)), -float(values.min(initial=0))))
     canvas = Image.new("RGB", (THUMB_PX, THUMB_PX + 34), "white")
     canvas.paste(head.crop((0, 0, min(head.width, THUMB_PX), min(head.height, THUMB_PX))), (0, 0))
     canvas.paste(_drawn_bars(kernel.merged_bias, THUMB_PX, 30), (0, THUMB_PX + 4))
@@ -128,7 +128,7 @@ def _thumb(kernel: Kernel) -> Panel:
         kernel.name,
         f"{kernel.channels} to {kernel.filters}{f', {window}' if window else ''}",
         f"{'w*a' if signed else 'length'} up to {told}",
-        f"bias {_plain(low)} to {_plain(high)}",
+        f"bias {paint.plain(low)} to {paint.plain(high)}",
         ", ".join(found) or "none dead or alike",
     ]
 
@@ -137,14 +137,11 @@ def _matrix(values: Float[np.ndarray, "rows columns"], px: int, words: list[str]
     """Numbers as cells, enlarged evenly up to a size, or averaged down to it before they are coloured."""
     values = _averaged(values, px)
     end = paint.limit(values, PERCENTILE)
-    drawn = paint.draw(values, end, diverging)
-    factor = max(px // max(drawn.size), 1)
-    size = (max(drawn.width * factor, 6), max(drawn.height * factor, 6))
-    drawn = drawn.resize(size, Image.Resampling.NEAREST)
+    drawn = fitted(paint.draw(values, end, diverging), px, cells=True, least_px=6)
     canvas = Image.new("RGB", (max(drawn.width, 200 if words else 1), drawn.height), "white")
     canvas.paste(drawn, (0, 0))
     sign = "±" if diverging else "0 to "
-    return canvas, [*words, f"colours: {sign}{_plain(end)}"]
+    return canvas, [*words, f"colours: {sign}{paint.plain(end)}"]
 
 
 def _averaged(values: Float[np.ndarray, "rows columns"], most: int) -> Float[np.ndarray, "fewer_rows fewer_columns"]:
@@ -163,11 +160,13 @@ def bars(values: Float[np.ndarray, "n"], title: str, width_px: int = BARS_PX) ->
     canvas = Image.new("RGB", (width_px, BAR_HIGH_PX + 30), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    told = f"{title}, {len(values)} values from {_plain(float(values.min()))} to {_plain(float(values.max()))}"
+    told = (
+        f"{title}, {len(values)} values from {paint.plain(float(values.min()))} to {paint.plain(float(values.max()))}"
+    )
     pen.text((0, 4), shortened(told, width_px, font), fill=INK, font=font)
     canvas.paste(_drawn_bars(values, width_px - 60, BAR_HIGH_PX), (60, 24))
     for y, value, anchor in ((24, high, "ra"), (24 + BAR_HIGH_PX, low, "rd")):
-        pen.text((54, y), _plain(value), fill=FAINT, font=font, anchor=anchor)
+        pen.text((54, y), paint.plain(value), fill=FAINT, font=font, anchor=anchor)
     return canvas
 
 
@@ -191,14 +190,3 @@ def _drawn_bars(values: Float[np.ndarray, "n"], width: int, height: int) -> Imag
         pen.rectangle((left, min(y, zero), right, max(y, zero)), fill=WARM if value > 0 else COLD)
     pen.line((0, zero, width, zero), fill=FAINT)
     return canvas
-
-
-def _plain(value: float) -> str:
-    """A number in letters that Pillow's own font has."""
-    return paint.number(value).replace("\N{MINUS SIGN}", "-")
-
-
-def _at_most(picture: Image.Image, px: int) -> Image.Image:
-    share = px / max(picture.size)
-    size = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if share < 1 else Image.Resampling.NEAREST)
