@@ -298,7 +298,7 @@ def test_unreadable_pictures_are_passed_over(tmp_path):
         Image.fromarray(random.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / f"{k}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     found = atlas("builtin:photos", tmp_path, layout="pca", grid=1, icons=False)
-    assert len(found.samples) == 12 and any("1 pictures could not be read" in note for note in found.notes)
+    assert len(found.samples) == 12 and any("1 pictures could not be used" in note for note in found.notes)
 
 
 def test_it_is_saved_and_opened_again(planted, tmp_path):

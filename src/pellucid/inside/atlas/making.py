@@ -106,7 +106,7 @@ def _result(
     if not plan.pictorial:
         notes.append("icons and patches are made for networks that take pictures only.")
     if plan.given.failed:
-        notes.append(f"{len(plan.given.failed)} pictures could not be read and were passed over.")
+        notes.append(f"{len(plan.given.failed)} pictures could not be used and were passed over.")
     known = {"layer": plan.layer, "grid": len(cells.counts), "samples": len(found), "class": plan.class_}
     model = plan.opened.model
     labels = tuple(model.label(c) for c in range(found.attributions.shape[1]))

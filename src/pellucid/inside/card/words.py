@@ -47,7 +47,7 @@ def wishes(made: Optimised, found: UnitExemplars) -> str:
     peak = made.peaks[0] if made.peaks[0] == made.peaks[0] else made.values[0]
     above = found.percentile(peak)
     against = "more than any picture of the data" if peak > found.highest else f"more than {above:.3g} % of its values"
-    return f"The picture that was made for it excites it to {number(peak)}, {against}."
+    return f"The picture that was made for it excites it to {number(peak)} at its strongest place, {against}."
 
 
 def loses(off: Ablation) -> str:

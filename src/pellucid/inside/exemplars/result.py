@@ -80,7 +80,7 @@ class Exemplars(Shows):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        failed = f"{len(self.data.failed)} pictures could not be read" if self.data.failed else ""
+        failed = f"{len(self.data.failed)} pictures could not be used" if self.data.failed else ""
         return tuple(note for note in (*self.inside.notes, *self.scan.notes, failed) if note)
 
     @property

@@ -87,7 +87,7 @@ class Looked:
         for _, x in self.data.batches(BATCH):
             yield self._place(x), x.to(home)
         if self.data.failed:
-            self.told(f"{len(self.data.failed)} pictures could not be read and were passed over")
+            self.told(f"{len(self.data.failed)} pictures could not be used and were passed over")
 
     def _place(self, x: Tensor) -> Place:
         shape = tuple(x.shape[1:])

@@ -102,8 +102,13 @@ class Ablation(Shows):
             return f"None of {len(self.units)} units changes any score in {self.pictures} pictures."
         u, k = np.unravel_index(np.argmax(np.abs(self.scores)), self.scores.shape)
         verb = "loses" if self.scores[u, k] > 0 else "gains"
+        most = (
+            f"Of {len(self.units)} units, {self.units[u]} matters most: without it"
+            if len(self.units) > 1
+            else (f"Without {self.units[u]}")
+        )
         told = (
-            f"Of {len(self.units)} units, {self.units[u]} matters most: without it {self.classes[k]} {verb} "
+            f"{most} {self.classes[k]} {verb} "
             f"{abs(self.scores[u, k]):.3g} of its score and {self.flipped[u]:.0%} of {self.pictures} pictures are "
             "decided otherwise"
         )

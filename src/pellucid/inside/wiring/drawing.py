@@ -35,11 +35,11 @@ def matrix_picture(
         written: the numbers stand in the cells, and a cell that is NaN stays white.
     """
     height, width = matrix.shape
-    cell = WRITTEN_PX if written else max(1, min(CELL_PX, LARGEST_PX // max(height, width, 1)))
+    tall, broad = (WRITTEN_PX if written else max(1, min(CELL_PX, LARGEST_PX // max(n, 1))) for n in (height, width))
     font = ImageFont.load_default(11)
-    left, top = _room(rows, cell, font), _room(columns, cell, font)
+    left, top = _room(rows, tall, font), _room(columns, broad, font)
     end = paint.limit(matrix, 99.5)
-    heat = paint.draw(matrix, end, diverging).resize((width * cell, height * cell), Image.Resampling.NEAREST)
+    heat = paint.draw(matrix, end, diverging).resize((width * broad, height * tall), Image.Resampling.NEAREST)
     wide = max(left + heat.width + 20, 420)
     heads, feet = wrapped(title, wide, ImageFont.load_default(14)), wrapped(units, wide, font)
     x, y = MARGIN_PX + 20 + left, 32 + 18 * len(heads) + top
@@ -49,12 +49,12 @@ def matrix_picture(
     canvas.paste(heat, (x, y))
     if written:
         _numbers(pen, matrix, end, (x, y), font)
-    _ruled(pen, (x, y), (heat.width, heat.height), [c * cell for c in cuts[0]], [c * cell for c in cuts[1]])
+    _ruled(pen, (x, y), (heat.width, heat.height), [c * tall for c in cuts[0]], [c * broad for c in cuts[1]])
     for number, words in enumerate(rows if left else ()):
         told = shortened(words, left - 6, font)
-        pen.text((x - 5, y + (number + 0.5) * cell), told, fill=INK, font=font, anchor="rm")
+        pen.text((x - 5, y + (number + 0.5) * tall), told, fill=INK, font=font, anchor="rm")
     for number, words in enumerate(columns if top else ()):
-        _upright(canvas, shortened(words, top - 6, font), (x + round((number + 0.5) * cell), y - 4), font)
+        _upright(canvas, shortened(words, top - 6, font), (x + round((number + 0.5) * broad), y - 4), font)
     pen.text((x, y - top - 18), drawable(sides[1]), fill=FAINT, font=font)
     if sides[0]:
         _upright(canvas, drawable(sides[0]), (MARGIN_PX + 6, y + min(heat.height, 240)), font, FAINT)

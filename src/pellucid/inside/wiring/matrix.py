@@ -53,7 +53,7 @@ class CouplingMatrix(Shows):
     @property
     def title(self) -> str:
         """Which two places."""
-        return f"What {self.target} takes from {self.source}"
+        return f"What goes from {self.source} to {self.target}"
 
     @property
     def blocks(self) -> Float64[np.ndarray, "groups groups"]:
