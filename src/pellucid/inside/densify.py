@@ -26,6 +26,7 @@ from pellucid.inside.showing import Shows
 from pellucid.methods.cams import pooled_head
 from pellucid.methods.pictures import seen
 from pellucid.models.model import Model
+from pellucid.render.fitting import fitted
 from pellucid.render.paint import colour_bar, draw, limit, number
 from pellucid.render.sheet import Panel, sheet
 
@@ -135,19 +136,17 @@ class Dense(Shows):
         if coarse.ndim != 2:
             raise LayerError(f"maps with {coarse.ndim} spatial axes are not drawn; read .maps")
         end, signed = limit(np.stack([coarse.max(), coarse.min()]), 100), bool((coarse < 0).any())
-        h, w = self.field.input_px
-        size = (round(PANEL_PX * w / max(h, w)), round(PANEL_PX * h / max(h, w)))
         both = (("network", coarse, fields(self.opened.trace)[self.value]), ("dense", dense, self.field))
         panels: list[Panel] = [
             (
-                draw(laid(m, field), end, signed).resize(size, Image.Resampling.NEAREST),
+                fitted(draw(laid(m, field), end, signed), PANEL_PX, exact=True, cells=True),
                 (f"{name}, {m.shape[0]} x {m.shape[1]}", words),
             )
             for name, m, field in both
         ]
         if self.opened.picture is not None:
             x = seen(self.opened.trace.inputs[0].data[0], self.opened.model.preprocess)
-            panels.insert(0, (Image.fromarray(x).resize(size), ("what the network sees",)))
+            panels.insert(0, (fitted(Image.fromarray(x), PANEL_PX, exact=True), ("what the network sees",)))
         return sheet(self.title, [], [panels], colour_bar(end, signed))
 
     def _shown(self) -> tuple[str, np.ndarray, np.ndarray]:

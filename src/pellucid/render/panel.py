@@ -15,6 +15,7 @@ from pellucid.render import bars, paint
 from pellucid.render.datablock import picture_key
 from pellucid.render.earlier import REPORT, leftovers, refuse_foreign, table_names
 from pellucid.render.explanation import Explanation
+from pellucid.render.fitting import fitted
 from pellucid.render.notebook import cards
 from pellucid.render.tabular import csv_text
 from pellucid.store.files import whole_folder, write_text
@@ -158,10 +159,7 @@ def _slug(explanation: Explanation) -> str:
 
 
 def _cell(explanation: Explanation, size_px: int) -> Image.Image:
-    overlay = explanation.overlay(longest_px=size_px)
-    scale = size_px / max(overlay.size)
-    size = (max(1, round(overlay.width * scale)), max(1, round(overlay.height * scale)))
-    overlay = overlay.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+    overlay = fitted(explanation.overlay(longest_px=size_px), size_px, exact=True)
     bar = paint.colour_bar(explanation.limits()[1], explanation.diverging, width_px=size_px)
     cell = Image.new("RGB", (size_px, 2 * _LINE_PX + overlay.height + bar.height + 4), "white")
     pen, font = ImageDraw.Draw(cell), ImageFont.load_default(12)

@@ -23,6 +23,7 @@ from pellucid.inside.optimise.vectors import invert_vectors
 from pellucid.inside.showing import Shows
 from pellucid.methods.pictures import seen
 from pellucid.models.model import Model
+from pellucid.render.fitting import fitted
 from pellucid.render.paint import colour_bar, draw, limit, number
 from pellucid.render.sheet import INK, Panel, sheet, shortened, stacked
 
@@ -98,11 +99,9 @@ class SpatialAtlas(Shows):
     def image(self) -> Image.Image:
         """The picture, the lengths of the activations, the classes, and the icons, each where its region lies."""
         x = self.dense.opened.trace.inputs[0].data[0]
-        h, w = self.dense.field.input_px
-        size = (round(SIDE_PX * w / max(h, w)), round(SIDE_PX * h / max(h, w)))
-        plain = Image.fromarray(seen(x, self.dense.opened.model.preprocess)).resize(size, Image.Resampling.BICUBIC)
+        plain = fitted(Image.fromarray(seen(x, self.dense.opened.model.preprocess)), SIDE_PX, exact=True)
         tiles, end = self.tiles(), limit(self.norms, 100)
-        drawn = draw(self.norms[tiles], end, False).resize(size, Image.Resampling.NEAREST)
+        drawn = fitted(draw(self.norms[tiles], end, False), SIDE_PX, exact=True, cells=True)
         named, key = self._classes(plain, tiles)
         panels: list[Panel] = [(plain, ("the picture",)), (drawn, ("length of the activation",))]
         panels.append((named, ("class supported most",)))

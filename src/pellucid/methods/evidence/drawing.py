@@ -13,6 +13,7 @@ from pellucid.methods.evidence.parting import Between
 from pellucid.methods.evidence.region_sets import Change, MinimalSets, RegionSet
 from pellucid.methods.evidence.verdict import Evidence, Reply
 from pellucid.render.colours import DIVERGING
+from pellucid.render.fitting import fitted
 from pellucid.render.sentence import share_text
 from pellucid.render.sheet import FAINT, INK, Panel, sheet
 
@@ -30,7 +31,8 @@ def of_evidence(found: Evidence) -> Image.Image:
         heads = ("without it", "with it alone")
         for which, head in enumerate(heads):
             rows.append([
-                (fitted(row.pixels[which], SMALL_PX), (f"{row.fill}: {head}", said((row.without, row.alone)[which])))
+                (fitted(Image.fromarray(row.pixels[which]), SMALL_PX, exact=True),
+                 (f"{row.fill}: {head}", said((row.without, row.alone)[which])))
                 for row in shown if row.pixels is not None
             ])  # fmt: skip
     left = []
@@ -59,7 +61,7 @@ def of_between(found: Between) -> Image.Image:
     for pair, *shown in found.shown:
         replies = ((found.names[0], pair.answer_a), (found.names[1], pair.answer_b))
         for row, pixels, (name, answer) in zip(rows, shown, replies, strict=True):
-            row.append((fitted(pixels, SMALL_PX), (f"before {name}", answer)))
+            row.append((fitted(Image.fromarray(pixels), SMALL_PX, exact=True), (f"before {name}", answer)))
     return sheet(f"Answers part in {share_text(found.disagreement)} of {len(found.pairs)} pictures", [], rows)
 
 
@@ -72,7 +74,10 @@ def _sets(title: str, found: MinimalSets | Change, sets: Sequence[tuple[str, Reg
         regions = "; outlined: ".join([f"{found.labels.max() + 1} regions", *(word for word, _ in some[:1])])
         left = [(drawn, (f"{found.answer} ({share_text(found.share)})", regions))]
     row = [
-        (fitted(one.pixels, SMALL_PX), (f"{word}: {len(one.regions)}", f"{one.answer} ({share_text(one.share)})"))
+        (
+            fitted(Image.fromarray(one.pixels), SMALL_PX, exact=True),
+            (f"{word}: {len(one.regions)}", f"{one.answer} ({share_text(one.share)})"),
+        )
         for word, one in some
         if one.pixels is not None
     ]
@@ -92,7 +97,7 @@ def outlined(
     labels: Int64[np.ndarray, "a b"] | None = None,
 ) -> Image.Image:
     """The picture with the borders of masks drawn on it, white beside black; of regions faintly."""
-    image = fitted(picture.pixels, longest_px)
+    image = fitted(Image.fromarray(picture.pixels), longest_px, exact=True)
     pixels = np.asarray(image).copy()
     if labels is not None:
         between = edges(on_picture(labels.astype(np.float64), picture, placement, image))
@@ -131,14 +136,6 @@ def grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     found[1:] |= mask[:-1]
     found[:-1] |= mask[1:]
     return found
-
-
-def fitted(pixels: Pixels, longest_px: int) -> Image.Image:
-    """Pixels at a size that fits, small ones as squares."""
-    image = Image.fromarray(pixels)
-    scale = longest_px / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def histogram(found: Evidence, width_px: int, height_px: int = 120) -> Image.Image:
