@@ -8,7 +8,7 @@ from peers import Contender
 from work import Row, Target
 
 CHANNEL = 5
-STEPS, PICTURES = 32, 64
+STEPS, PICTURES = 32, 128
 EARLY = {"resnet18": "layer1", "mobilenet_v2": "features.3", "vgg16": "features.8", "squeezenet1_1": "features.4"}
 SCAN = Target(times=1 / 0.9, extra_mb=400.0)
 
