@@ -12,7 +12,7 @@ from pellucid.images.datasets import Pictures
 from pellucid.images.scenes import render, stream
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.feeds import neighbours
-from pellucid.inside.wiring.stdp import Rule, stdp_probe
+from pellucid.inside.wiring.stdp import StdpRule, stdp_probe
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 NET, COUNT = "builtin:scenes", 40
@@ -37,7 +37,7 @@ def main() -> None:
     saved(pel.coupling_matrix(model, "features.12", "pool", scenes), "matrix")
     saved(pel.influence_graph(model, None, scenes), "graph")
     saved(stdp_probe(model, "features.3", scenes), "stdp")
-    strong = stdp_probe(model, "features.3", scenes, rule=Rule(gain=0.4, loss=0.3))
+    strong = stdp_probe(model, "features.3", scenes, rule=StdpRule(gain=0.4, loss=0.3))
     print(f"stdp at a hundred times the rates: {strong.sentence()}")
     photos = pel.load("builtin:photos")
     layers = ["stem", "stage1.0", "stage1.1.relu1", "stage1.1.conv2", "stage1", "stage2", "classes"]
