@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 import json
 import re
 import subprocess
@@ -234,3 +235,13 @@ def test_the_package_carries_its_type_marker_and_its_version():
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("pellucid runs from its sources, uninstalled")
     assert installed == declared[1]
+
+
+@pytest.mark.parametrize("path", sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "bench").glob("*.py")]), ids=_name)
+def test_scripts_and_bench_ask_for_names_that_exist(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    asked = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("pellucid")]
+    for node in asked:
+        module = importlib.import_module(node.module)
+        missing = [a.name for a in node.names if not hasattr(module, a.name)]
+        assert not [name for name in missing if importlib.util.find_spec(f"{node.module}.{name}") is None]
