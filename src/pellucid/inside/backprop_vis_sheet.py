@@ -70,7 +70,7 @@ def _channel(carrier: Carrier, first: Explanation) -> Panel:
     over = fitted(_activation(carrier, first), CHANNEL_PX, exact=True)
     most = float(np.abs(carrier.activation).max(initial=0))
     words = [f"channel {carrier.channel} carries {carrier.carries:.3g}"]
-    words.append(f"CAM weight {carrier.weight:.3g}, map up to {most:.3g}")
+    words += [f"CAM weight {carrier.weight:.3g}", f"its map goes up to {most:.3g}"]
     if not carrier.filters:
         return over, [*words, "made by no filter alone"]
     filters, one = carrier.filters, carrier.filters[0]
@@ -85,7 +85,7 @@ def _channel(carrier: Carrier, first: Explanation) -> Panel:
     shown = tiles(one.kernel, [one.number], CHANNEL_PX, one.strongest_own(MOST_WINDOWS))
     if shown is None:
         return over, words
-    words.append(f"its windows on these: {shown[1][1].split(', ')[-1]}")
+    words += ["its windows on these:", shown[1][1].split(", ")[-1]]
     windows = shown[0].crop((0, 0, min(shown[0].width, CHANNEL_PX), min(shown[0].height, CHANNEL_PX // 2)))
     canvas = Image.new("RGB", (CHANNEL_PX, over.height + 6 + CHANNEL_PX // 6), "white")
     canvas.paste(over, (0, 0))
