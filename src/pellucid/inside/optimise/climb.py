@@ -76,21 +76,22 @@ class Climb:
         """So many steps; ends early, keeping what there is, when the work is cancelled."""
         asleep = torch.zeros(sum(self.sizes), dtype=torch.bool)
         self.never = ~asleep
-        for step in range(steps):
-            if step in snapshots:
-                self.kept[step] = self.canvas.pixels().detach()
-            optimiser.zero_grad()
-            before, asleep = asleep, self._gradient(step)
-            self.never = self.never & asleep
-            _forget(optimiser, before & ~asleep)
-            optimiser.step()
-            self.steps_done = step + 1
-            try:
-                bar.advance(len(asleep), "making pictures")
-            except Cancelled:
-                self.stopped = True
-                self.notes.append(f"stopped after {step + 1} of {steps} steps")
-                break
+        with self.watch.holding():
+            for step in range(steps):
+                if step in snapshots:
+                    self.kept[step] = self.canvas.pixels().detach()
+                optimiser.zero_grad()
+                before, asleep = asleep, self._gradient(step)
+                self.never = self.never & asleep
+                _forget(optimiser, before & ~asleep)
+                optimiser.step()
+                self.steps_done = step + 1
+                try:
+                    bar.advance(len(asleep), "making pictures")
+                except Cancelled:
+                    self.stopped = True
+                    self.notes.append(f"stopped after {step + 1} of {steps} steps")
+                    break
         if self.steps_done in snapshots:
             self.kept[self.steps_done] = self.canvas.pixels().detach()
 
