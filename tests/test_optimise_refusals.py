@@ -91,3 +91,8 @@ def test_settings_of_transforms_reach_the_loop():
 def test_settings_of_class_images_out_of_range_are_refused(given):
     with pytest.raises(SettingError, match="weight_decay is above 0"):
         class_image(small(), 1, image=example(), **given)
+
+
+def test_a_snapshot_beyond_the_last_step_is_refused():
+    with pytest.raises(SettingError, match="snapshots after step 99 came for 10 steps"):
+        optimise("builtin:scenes", "features:1", steps=10, snapshots=(4, 99))

@@ -77,6 +77,8 @@ def plan(
     maco = Maco() if parametrisation == "maco" else parametrisation if isinstance(parametrisation, Maco) else None
     if isinstance(steps, bool) or steps < 1 or not learning_rate > 0:
         raise SettingError(f"steps is at least 1 and learning_rate above 0; {steps} and {learning_rate} came")
+    if wrong := [step for step in snapshots if not 0 <= step <= steps]:
+        raise SettingError(f"snapshots after step {wrong[0]} came for {steps} steps; use 0 to {steps}")
     source_ = None if data is None else pictures(data, known.model.preprocess)
     space = space_of(known, source_)
     size = _size(size_px, space, LARGER if maco else 1)
