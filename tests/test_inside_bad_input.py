@@ -245,7 +245,9 @@ def test_data_with_numbers_that_are_not_finite(name):
     refused(ImageError, "not finite", name, small(), torch.full((3, 3, 12, 12), NAN))
 
 
-@pytest.mark.parametrize("name", ["coupling_matrix", "feeders", "followers", "influence_graph"])
+@pytest.mark.parametrize(
+    "name", ["coupling_matrix", "feeders", "followers", "influence_graph", "ablation", "layer_coupling"]
+)
 def test_numbers_that_stop_being_finite_on_the_way(name):
     net = small()
     net.conv2.weight.data[:, 0, 0, 0] = float("inf")

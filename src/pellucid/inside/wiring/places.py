@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pellucid.core.errors import LayerError, TargetError, TraceError
+from pellucid.core.errors import LayerError, MethodError, TargetError, TraceError
 from pellucid.core.layers import ancestors, between
 from pellucid.core.layout import UNKNOWN, layout
 from pellucid.core.record import record
@@ -200,10 +200,20 @@ def gathered(model: Model, data: Data) -> tuple[Pictures, Opened]:
 
 
 def recordings(data: Pictures, first: Opened) -> Iterator[tuple[list[int], Opened]]:
-    """Numbers of some pictures and their recording, until all are through; as many at once as memory allows."""
+    """Numbers of some pictures and their recording, until all are through; as many at once as memory allows.
+
+    Raises:
+        MethodError: the network makes scores of them that are no numbers.
+    """
     room = max(1, min(MOST, ROOM_BYTES // max(1, bytes_held(first.trace))))
     for numbers, x in data.batches(1 if first.trace.reads else room):
-        yield numbers, _opened(first.model, x)
+        now = _opened(first.model, x)
+        if not bool(torch.isfinite(now.trace.scores).all()):
+            raise MethodError(
+                f"a score is not finite: {first.model.name} makes NaN or infinite numbers of these pictures; look at "
+                "its layers with pel.maps"
+            )
+        yield numbers, now
 
 
 def _opened(model: Model, x: Tensor) -> Opened:
