@@ -22,8 +22,8 @@ from pellucid.methods.doctor import doctor
 from pellucid.methods.explain import BATCH, explain
 from pellucid.methods.registry import Method, find
 from pellucid.methods.run import LARGEST_SEED, MethodLike
-from pellucid.models.model import Model, wrap
-from pellucid.models.resolve import load
+from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 from pellucid.render.explanation import Explanation
 from pellucid.render.panel import Panel
 
@@ -112,7 +112,7 @@ def rank(
     if n == 0:
         raise SettingError("n=0 pictures came; give at least one")
     scenes = stream(n, seed=seed, px=px, split=split)
-    model = load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
+    model = the_model(model)
     classes, question = classes_of(model), choose_question(model, truth, target, shortcut)
     chosen, refused = _methods(model, methods, px)
     contest = [

@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from pellucid.core.errors import SettingError
-
-FEWEST_PARTS = 3  # below, any two rankings agree or disagree wholly
+from pellucid.core.ranks import spearman
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,25 +104,6 @@ def share_inside(heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) 
 def part_sums(heat: Float[np.ndarray, "h w"], places: Bool[np.ndarray, "p h w"]) -> Float64[np.ndarray, " p"]:
     """`E_p = Σ_{pixels of p} e`: the signed heat of each part."""
     return np.array([heat[place].sum(dtype=np.float64) for place in places])
-
-
-def spearman(a: Float[np.ndarray, " p"], b: Float[np.ndarray, " p"]) -> float:
-    """Spearman's rank correlation, equal values sharing the mean of their ranks.
-
-    `ρ = cov(r(a), r(b)) / (σ(r(a)) σ(r(b)))`; NaN for fewer than 3 values, where one side is constant, or where a value
-    is no finite number.
-    """
-    finite = np.isfinite(a).all() and np.isfinite(b).all()
-    if len(a) < FEWEST_PARTS or not finite or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    first, second = (_ranks(values) - (len(values) - 1) / 2 for values in (a, b))
-    return float(np.clip((first @ second) / np.sqrt((first @ first) * (second @ second)), -1, 1))
-
-
-def _ranks(values: Float[np.ndarray, " p"]) -> Float64[np.ndarray, " p"]:
-    """From 0; the mean rank for each group of equal values."""
-    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count + 1) / 2)[group]
 
 
 def pointing(heat: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> float:

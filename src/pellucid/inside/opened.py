@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pellucid.core.chunks import out_of_memory
-from pellucid.core.errors import ImageError, LayerError, ModelError, PellucidError, SettingError, TraceError
+from pellucid.core.errors import ImageError, LayerError, ModelError, PellucidError, TraceError
 from pellucid.core.fields import Field, fields
 from pellucid.core.layers import last_spatial
 from pellucid.core.layout import UNKNOWN, layout
@@ -18,9 +18,8 @@ from pellucid.images.decode import Picture
 from pellucid.images.placement import Placement
 from pellucid.methods.doctor import example_input
 from pellucid.methods.pictures import home_of, one_image
-from pellucid.methods.run import LARGEST_SEED
-from pellucid.models.model import Model, check_input, wrap
-from pellucid.models.resolve import load
+from pellucid.models.model import Model, check_input
+from pellucid.models.resolve import the_model
 
 
 @dataclass(frozen=True)
@@ -192,17 +191,3 @@ def untaken(model: Model, x: Tensor, error: Exception) -> PellucidError:
     except ModelError as told:
         return told
     return TraceError(f"{model.name} could not take inputs of shape {tuple(x.shape)}: {error}; check size and channels")
-
-
-def check_seed(seed: int) -> None:
-    """
-    Raises:
-        SettingError: a seed that random numbers can't start from.
-    """
-    if not 0 <= seed < LARGEST_SEED:
-        raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
-
-
-def the_model(model: Model | nn.Module | str) -> Model:
-    """A network however it was named."""
-    return load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)

@@ -20,11 +20,12 @@ from pellucid.core.trace import Trace, Value
 from pellucid.images.placement import Placement
 from pellucid.inside.exemplars.crops import Reach, View, crop, drawn, on_square, patch, plane, reach, view
 from pellucid.inside.exemplars.result import Exemplars
-from pellucid.inside.opened import Opened, Unit, opened, pictured, the_model
+from pellucid.inside.opened import Opened, Unit, opened, pictured
 from pellucid.inside.showing import Shows
 from pellucid.methods.gradients import SMOOTH
 from pellucid.methods.pictures import home_of
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 from pellucid.render.fitting import fitted
 from pellucid.render.paint import colour_bar, draw, limit
 from pellucid.render.paint import number as digits

@@ -21,8 +21,8 @@ from pellucid.methods.choose import for_images, top_scores
 from pellucid.methods.pictures import ImageLike, Shown, home_of, prepared, seen
 from pellucid.methods.registry import Method, find
 from pellucid.methods.run import Layers, MethodLike, Outcome, Plan, run
-from pellucid.models.model import Model, check_input, wrap
-from pellucid.models.resolve import load
+from pellucid.models.model import Model, check_input
+from pellucid.models.resolve import the_model
 from pellucid.render.explanation import Explanation, Prediction
 from pellucid.render.panel import Panel
 
@@ -67,7 +67,7 @@ def explain(
         >>> one.method, one.heat.shape
         ('grad_cam', (40, 60))
     """
-    model = load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
+    model = the_model(model)
     chosen = _methods(methods, settings)
     single = not isinstance(images, (Tensor, list, tuple))
     shown = _from_tensor(model, images) if isinstance(images, Tensor) else [prepared(model, i) for i in _listed(images)]

@@ -82,8 +82,7 @@ class Plan:
     ) -> "Plan":
         """What a user asked for, read against the recording it will run on."""
         trace.memo["bytes held"] = bytes_held(trace)  # before anything computes a value again and keeps it
-        if not 0 <= seed < LARGEST_SEED:
-            raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
+        check_seed(seed)
         chosen = choose_targets(targets, model, trace)
         return cls(methods, chosen, choose_layers(layers, methods, trace), model.preprocess, seed, bar, placements)
 
@@ -194,3 +193,12 @@ def _finite(heat: Tensor) -> Check:
             "the map is zero everywhere: nothing reached this place under these rules",
         )
     return Check("values that are not numbers", 0.0, None, "told", "every value of the map is a number")
+
+
+def check_seed(seed: int) -> None:
+    """
+    Raises:
+        SettingError: a seed that random numbers can't start from.
+    """
+    if not 0 <= seed < LARGEST_SEED:
+        raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")

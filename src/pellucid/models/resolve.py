@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
+from torch import nn
+
 from pellucid.core.errors import ModelError, nearest
 from pellucid.images.transforms import Preprocess
 from pellucid.models.builtin import CARDS, TAKES_TENSORS, card, load_builtin
@@ -17,7 +19,7 @@ from pellucid.models.from_hf import load_hf
 from pellucid.models.from_timm import load_timm
 from pellucid.models.from_torchvision import load_torchvision
 from pellucid.models.libraries import EXTRAS, broken, installed, library
-from pellucid.models.model import Labels, Model, assumed, read_labels, read_preprocess
+from pellucid.models.model import Labels, Model, assumed, read_labels, read_preprocess, wrap
 
 FORMS = "builtin:photos, torchvision:NAME, timm:NAME, hf:NAME, FILE.pt2 or package.module:factory"
 LOADERS: dict[str, Callable[[str, str | Path | None], Model]] = {
@@ -46,6 +48,11 @@ class Source:
     text: str
     ready: bool
     remedy: str = ""
+
+
+def the_model(model: Model | nn.Module | str) -> Model:
+    """A network however it was named: a `Model`, a module or a string that `load` takes."""
+    return load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
 
 
 def load(

@@ -16,10 +16,12 @@ from pellucid.inside.atlas.cells import Grid, gridded, rgb, side_for, supporters
 from pellucid.inside.atlas.collecting import Samples, collect
 from pellucid.inside.atlas.layout import lay_out, which_layout
 from pellucid.inside.atlas.result import Atlas
-from pellucid.inside.opened import Opened, check_seed, opened, the_model
+from pellucid.inside.opened import Opened, opened
 from pellucid.inside.optimise.vectors import invert_vectors
 from pellucid.methods.pictures import seen
+from pellucid.methods.run import check_seed
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 LEAST, LEAST_OF_CLASS, MOST_OF_CLASS = 6, 4, 2000
 ICONS_AT_ONCE = 16

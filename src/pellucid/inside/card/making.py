@@ -13,14 +13,16 @@ from pellucid.inside.card.result import HEADINGS, UnitCard
 from pellucid.inside.card.words import lead
 from pellucid.inside.exemplars import Exemplars, exemplars
 from pellucid.inside.fields import effective_field
-from pellucid.inside.opened import Opened, Unit, check_seed, opened, the_model
+from pellucid.inside.opened import Opened, Unit, opened
 from pellucid.inside.optimise.making import optimise
 from pellucid.inside.projection import project_top
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.ablate import ablation
 from pellucid.inside.wiring.feeds import feeders, followers
 from pellucid.inside.wiring.places import gathered
+from pellucid.methods.run import check_seed
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 SAMPLES = 64  # pictures that are asked again and again: what feeds it, what is lost without it
 

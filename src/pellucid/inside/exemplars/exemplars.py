@@ -13,8 +13,10 @@ from pellucid.inside.exemplars.result import Exemplars
 from pellucid.inside.exemplars.scan import Scan
 from pellucid.inside.exemplars.sketch import affordable
 from pellucid.inside.exemplars.tally import Wanted
-from pellucid.inside.opened import Opened, Unit, check_seed, opened, the_model
+from pellucid.inside.opened import Opened, Unit, opened
+from pellucid.methods.run import check_seed
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 from pellucid.store.files import read_tensors
 
 

@@ -18,8 +18,9 @@ from pellucid.images.datasets import Data
 from pellucid.inside.fields.drawing import map_panel
 from pellucid.inside.fields.looking import Looked, drawn, looked
 from pellucid.inside.fields.slopes import Slope, Task
-from pellucid.inside.opened import Opened, check_seed
+from pellucid.inside.opened import Opened
 from pellucid.inside.showing import Shows
+from pellucid.methods.run import check_seed
 from pellucid.models.model import Model
 from pellucid.render.paint import number
 from pellucid.render.sheet import sheet

@@ -17,8 +17,9 @@ from pellucid.inside.fields.reach import INPUT
 from pellucid.inside.fields.results import EffectiveField
 from pellucid.inside.fields.slopes import Task
 from pellucid.inside.fields.spread import spread
-from pellucid.inside.opened import Opened, Unit, check_seed, opened
+from pellucid.inside.opened import Opened, Unit, opened
 from pellucid.methods.pictures import seen as as_seen
+from pellucid.methods.run import check_seed
 from pellucid.models.model import Model
 
 

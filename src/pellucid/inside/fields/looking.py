@@ -14,9 +14,10 @@ from pellucid.core.watch import Watch
 from pellucid.images.datasets import Data, Pictures, pictures
 from pellucid.inside.fields.reach import INPUT, Reach, reach
 from pellucid.inside.fields.slopes import Position, Slopes
-from pellucid.inside.opened import Opened, opened, the_model
+from pellucid.inside.opened import Opened, opened
 from pellucid.methods.pictures import home_of
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 BATCH, MOST_PLACES = 16, 8  # pictures a pass; sizes of pictures for which a recording is kept
 Values = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -19,7 +19,8 @@ from pellucid.inside.fields.reach import INPUT, Reach
 from pellucid.inside.fields.results import Rfm
 from pellucid.inside.fields.slopes import Position, Task
 from pellucid.inside.fields.spread import spread
-from pellucid.inside.opened import Unit, check_seed
+from pellucid.inside.opened import Unit
+from pellucid.methods.run import check_seed
 from pellucid.models.model import Model
 
 SIGNALS = ("contribution", "gradient", "correlation", "occlusion")

@@ -38,9 +38,6 @@ class Seen:
     def maps(self, layer: str) -> Float[Tensor, "n c *space"]:
         return self.opened.maps(layer, self.outputs[layer])
 
-    def wished_maps(self, layer: str) -> Float[Tensor, "n c *space"]:
-        return self.opened.maps(layer, self.wished[layer])
-
 
 Read = Callable[[Seen], Tensor]
 

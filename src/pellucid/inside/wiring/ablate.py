@@ -14,7 +14,7 @@ from pellucid.core.errors import LayerError, SettingError, check_known
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.images.datasets import Data
-from pellucid.inside.opened import Opened, Unit, the_model
+from pellucid.inside.opened import Opened, Unit
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.drawing import matrix_picture
 from pellucid.inside.wiring.places import (
@@ -31,6 +31,7 @@ from pellucid.inside.wiring.places import (
 from pellucid.inside.wiring.switching import fills, without
 from pellucid.inside.wiring.tally import Tally, known
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 Fill = Literal["zero", "mean"]
 SHOWN_UNITS, SHOWN_CLASSES = 40, 24

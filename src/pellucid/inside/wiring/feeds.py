@@ -12,12 +12,13 @@ from pellucid.core.errors import SettingError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.images.datasets import Data
-from pellucid.inside.opened import Unit, the_model
+from pellucid.inside.opened import Unit
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.coupling import SAID, ZERO, Asking, How, coupled
 from pellucid.inside.wiring.places import CLASSES, fed, feeding, gathered, names_of, unit_of
 from pellucid.inside.wiring.tally import known
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 from pellucid.render.bar_chart import bar_chart
 from pellucid.render.sheet import stacked
 

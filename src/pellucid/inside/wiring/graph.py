@@ -6,15 +6,16 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from PIL import Image
 from torch import nn
 
 from pellucid.core.errors import LayerError, MethodError, SettingError
 from pellucid.core.progress import Progress, watching
+from pellucid.core.ranks import spearman
 from pellucid.core.tables import Table, table
 from pellucid.images.datasets import Data, Pictures
-from pellucid.inside.opened import Opened, the_model
+from pellucid.inside.opened import Opened
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.coupling import ZERO, Asking, coupled, reference_input
 from pellucid.inside.wiring.graph_drawing import graph_picture
@@ -32,6 +33,7 @@ from pellucid.inside.wiring.switching import without
 from pellucid.inside.wiring.tally import Tally, known
 from pellucid.methods.deeplift import reference_of
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 
 @dataclass(frozen=True)
@@ -247,15 +249,3 @@ def _scaled(pair: _Pair) -> tuple[Float64[np.ndarray, " e"], Float64[np.ndarray,
     both = np.array([[e.strength, e.ablated] for e in pair.edges]).reshape(-1, 2)
     both = both / np.maximum(np.abs(both).max(0, initial=0), 1e-30)
     return both[:, 0], both[:, 1]
-
-
-def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    """Spearman's rank correlation, equal values sharing the mean of their ranks; NaN where one side is constant."""
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: Float[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count + 1) / 2)[group]

@@ -13,14 +13,15 @@ from pellucid.core.errors import SettingError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.tables import Table, table
 from pellucid.images.datasets import Data
-from pellucid.inside.opened import check_seed, the_model
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.clusters import Groups, blocks, grouped
 from pellucid.inside.wiring.coupling import SAID, ZERO, Asking, How, coupled
 from pellucid.inside.wiring.drawing import matrix_picture
 from pellucid.inside.wiring.places import gathered, names_of
 from pellucid.inside.wiring.tally import known
+from pellucid.methods.run import check_seed
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 LISTED = 30
 

@@ -17,7 +17,7 @@ from pellucid.core.pull import Walk
 from pellucid.core.replay import replayed
 from pellucid.core.tables import Table, table
 from pellucid.images.datasets import Data
-from pellucid.inside.opened import Opened, the_model
+from pellucid.inside.opened import Opened
 from pellucid.inside.showing import Shows
 from pellucid.inside.wiring.coupling import EXCITATION, composite_of
 from pellucid.inside.wiring.drawing import matrix_picture
@@ -25,6 +25,7 @@ from pellucid.inside.wiring.places import Place, chain, gathered, place, recordi
 from pellucid.inside.wiring.switching import means_of
 from pellucid.inside.wiring.tally import Tally, known
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 from pellucid.render.sheet import beside
 from pellucid.rules.composites import Composite
 

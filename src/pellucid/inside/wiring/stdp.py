@@ -13,11 +13,12 @@ from pellucid.core.errors import LayerError, MethodError, SettingError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.trace import Node, Trace, Value
 from pellucid.images.datasets import Data, Pictures
-from pellucid.inside.opened import Opened, the_model
+from pellucid.inside.opened import Opened
 from pellucid.inside.wiring.ablate import decisions
 from pellucid.inside.wiring.places import CLASSES, class_of, gathered, place, recordings
 from pellucid.inside.wiring.stdp_found import StdpProbe
 from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 MOST_SYNAPSES = 2**24  # ten numbers are kept for each
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pellucid.core.edits import Edits
-from pellucid.core.errors import MethodError, SettingError, TraceError
+from pellucid.core.errors import MethodError, TraceError
 from pellucid.core.progress import Progress, watching
 from pellucid.core.receipt import Receipt
 from pellucid.core.record import record
@@ -21,9 +21,9 @@ from pellucid.images.placement import Placement
 from pellucid.methods import pictures
 from pellucid.methods.case import Case, Walks
 from pellucid.methods.evidence.decisions import Decision, decision
-from pellucid.methods.run import LARGEST_SEED
-from pellucid.models.model import Model, check_input, wrap
-from pellucid.models.resolve import load
+from pellucid.methods.run import check_seed
+from pellucid.models.model import Model, check_input
+from pellucid.models.resolve import the_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +77,8 @@ def asked_about(
     Raises:
         PellucidError: the picture, the network or the target can't be used.
     """
-    model = load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
-    if not 0 <= seed < LARGEST_SEED:
-        raise SettingError(f"seed={seed} came; use a whole number from 0 to {LARGEST_SEED - 1}")
+    model = the_model(model)
+    check_seed(seed)
     x, picture, placement, notes = pictures.one_image(model, image)
     x = x[None].to(pictures.home_of(model.module))
     try:

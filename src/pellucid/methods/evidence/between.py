@@ -19,8 +19,8 @@ from pellucid.methods.evidence.asking import Asked, asked_about
 from pellucid.methods.evidence.parting import Between, Pair
 from pellucid.methods.evidence.symptoms import only_mask
 from pellucid.methods.pictures import one_image, seen
-from pellucid.models.model import Model, wrap
-from pellucid.models.resolve import load
+from pellucid.models.model import Model
+from pellucid.models.resolve import the_model
 
 MOST_SHOWN = 4  # pictures whose answers part that are kept to be drawn
 
@@ -96,7 +96,7 @@ def evidence_between(
     Source: the seeds' "where do the predictions part"; McNemar 1947.
     """
     start = time.perf_counter()
-    model = load(model) if isinstance(model, str) else model if isinstance(model, Model) else wrap(model)
+    model = the_model(model)
     given, marks = _each(images), _each(masks)
     _check_counts(len(given), len(marks), labels)
     tests = _pool(model, given, "test picture")
